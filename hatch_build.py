@@ -49,7 +49,9 @@ def generate(root: Path = ROOT) -> Path:
 
 def _replace(made: Path, out: Path) -> Path:
     """Make ``out`` equal ``made``, touching only what differs: programs that run now keep their files."""
-    fresh = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    fresh = {
+        path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()
+    }
     for old in [path for path in out.rglob("*") if path.is_file()]:
         if old.relative_to(out) not in fresh and "__pycache__" not in old.parts:
             old.unlink()

@@ -207,6 +207,15 @@ class JobUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class JobBrief:
+    """What an agent that joins says of a job that the control plane may still wait for."""
+
+    job_id: JobId
+    epoch: int
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a step is: ``percent`` of the step itself (0-100), a sentence, and bytes where they count."""
 

@@ -28,4 +28,6 @@ RECORD: Final = "snap.json"  # beside the parts on the node, not a member of the
 
 ANNOTATION_PREFIX: Final = "snap.weaversoft.io/"
 ANNOTATION_CHECKPOINT: Final = ANNOTATION_PREFIX + "checkpoint"  # JSON {container: image@digest}
-ANNOTATION_RESTORE_AGAIN: Final = ANNOTATION_PREFIX + "restore-on-restart"  # "true": restarts restore too
+ANNOTATION_RESTORE_AGAIN: Final = (
+    ANNOTATION_PREFIX + "restore-on-restart"
+)  # "true": restarts restore too

@@ -17,6 +17,8 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
         runtime: name and version of the container runtime ("containerd 2.1.9").
         complete: False while the dump is not finished; such a folder is never offered.
         pushed: image@digest references this checkpoint was pushed as.
+        pushed_at: RFC 3339, when it was pushed last; empty: never.
+        left_running: whether the container went on after the dump.
     """
 
     checkpoint_id: str
@@ -41,6 +43,8 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     warnings: tuple[str, ...] = ()
     pushed: tuple[str, ...] = ()
+    pushed_at: str = ""
+    left_running: bool = True
     parent: str = ""  # checkpoint that this one is a delta of
 
 
