@@ -1,0 +1,228 @@
+"""What speaks against a checkpoint, found before anything is frozen, each with its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent import errors
+from agent.checkpoint.plan import Copy
+from agent.checkpoint.targets import Found
+from agent.formats import layout, template
+from agent.formats.jobs import CheckpointSpec
+from agent.formats.template import MountFact, Template
+from agent.runtimes import mounts, processes, runc
+from agent.runtimes.commands import Host
+from agent.runtimes.runc import OciRuntime
+
+CRIU_CONFIG_ANNOTATION: Final = "org.criu.config"
+FREE_FLOOR: Final = 0.10  # of the disk: a node that runs full evicts its pods
+_IMAGES_SLACK: Final = 32 << 20  # CRIU's other images, at most, beside the pages
+_HARMLESS_HOST_PATHS: Final = ("/etc/localtime", "/dev/null")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A container that may be dumped.
+
+    Attributes:
+        oci: the OCI runtime that holds it; None: unknown here, only its CRI runtime can dump it.
+        upper: overlay upper directory on the node; empty when its root is no overlay.
+        spec: its OCI configuration as it was started with.
+        memory_bytes: what the dump has to write of its memory, at most.
+        copies: of files that only stand still in the window, target names relative to the parts.
+        volumes: those whose content goes into the archive.
+    """
+
+    found: Found
+    oci: OciRuntime | None
+    was_paused: bool
+    upper: str
+    root_mode: int
+    spec: dict[str, Any]
+    template: Template
+    memory_bytes: int
+    files_bytes: int
+    copies: tuple[Copy, ...]
+    volumes: tuple[MountFact, ...]
+    warnings: tuple[str, ...]
+
+
+async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
+    """Look at one container.
+
+    Raises:
+        Refused: it can't be dumped or could never be restored; the message says what to do.
+    """
+    oci = runc.find(host, found.id)
+    state = await oci.state(found.id) if oci else None
+    pids = await oci.pids(found.id) if oci else (found.detail.pid,)
+    oci_spec = await asyncio.to_thread(_oci_spec, host, state.bundle if state else "", found)
+    asked = template.from_spec(oci_spec)
+    _refuse_by_configuration(found, oci_spec, asked)
+    _refuse_by_processes(found, *await asyncio.to_thread(_holdings, host, pids))
+    upper, root_mode = await asyncio.to_thread(_root, host, found.detail.pid)
+    volumes = tuple(mount for mount in asked.mounts if mount.kind == "emptydir")
+    copies = _copies(upper, asked)
+    return Inspected(
+        found=found,
+        oci=oci,
+        was_paused=bool(state) and state.status == "paused" if state else False,
+        upper=upper,
+        root_mode=root_mode,
+        spec=oci_spec,
+        template=asked,
+        memory_bytes=await asyncio.to_thread(processes.dumped_bytes, host, pids),
+        files_bytes=await asyncio.to_thread(_size, host, upper, copies),
+        copies=copies,
+        volumes=volumes,
+        warnings=_warnings(found, asked, spec),
+    )
+
+
+def _oci_spec(host: Host, bundle: str, found: Found) -> dict[str, Any]:
+    """The bundle's config.json (what the OCI runtime was really given), else what CRI tells."""
+    try:
+        spec = json.loads(host.path(f"{bundle}/config.json").read_bytes()) if bundle else None
+    except (OSError, ValueError):
+        spec = None
+    return spec if isinstance(spec, dict) else found.detail.spec
+
+
+def _refuse_by_configuration(found: Found, spec: Mapping[str, Any], asked: Template) -> None:
+    annotations = {
+        **found.sandbox.sandbox.annotations,
+        **found.detail.container.annotations,
+        **(spec.get("annotations") or {}),
+    }
+    if CRIU_CONFIG_ANNOTATION in annotations:
+        raise errors.Refused(
+            f"Pod {found.sandbox.sandbox.name} carries the annotation {CRIU_CONFIG_ANNOTATION}, "
+            "which would let it run code as root on the node; remove it."
+        )
+    if not asked.namespaces:
+        raise errors.Refused(f"The runtime does not tell how container {found.name} was set up.")
+    if found.sandbox.host_pid or "pid" not in asked.namespaces:
+        raise errors.Refused(
+            f"Container {found.name} shares the node's process ids (hostPID), which are taken "
+            "where it would be restored; run it without hostPID."
+        )
+    if "user" in asked.namespaces:
+        raise errors.Refused(
+            f"Container {found.name} has a user namespace (hostUsers: false), which CRIU can't "
+            "restore; run it with hostUsers: true."
+        )
+
+
+def _holdings(host: Host, pids: tuple[int, ...]) -> tuple[bool]:
+    return (processes.has_io_uring(host, pids),)
+
+
+def _refuse_by_processes(found: Found, io_uring: bool) -> None:
+    if io_uring:
+        raise errors.Refused(
+            f"A process of container {found.name} has an io_uring ring open, which CRIU can't "
+            "dump; turn io_uring off in the application or use the seccomp profile RuntimeDefault."
+        )
+
+
+async def refuse_shared_sysv(host: Host, inspected: tuple[Inspected, ...]) -> None:
+    """Refuse when System V memory of a pod is in use by several of its containers.
+
+    Raises:
+        Refused: it is; the second restore would find its key taken.
+    """
+    users = []
+    for one in inspected:
+        pids = await one.oci.pids(one.found.id) if one.oci else (one.found.detail.pid,)
+        if await asyncio.to_thread(processes.has_sysv_memory, host, pids):
+            users.append(one.found.name)
+    if len(users) > 1:
+        raise errors.Refused(
+            f"Containers {', '.join(users)} use System V shared memory of one pod, which can't be "
+            "restored for more than one of them; checkpoint one, or use POSIX shared memory."
+        )
+
+
+def _root(host: Host, pid: int) -> tuple[str, int]:
+    try:
+        upper = mounts.upper_directory(mounts.of_process(host, pid)) or ""
+        mode = host.path(f"/proc/{pid}/root/").stat().st_mode & 0o7777
+    except OSError as cause:
+        raise errors.Refused("The container ended while it was looked at.") from cause
+    return (upper if upper and host.path(upper).is_dir() else ""), mode
+
+
+def _copies(upper: str, asked: Template) -> tuple[Copy, ...]:
+    copies = [Copy(source=upper, target="raw/upper.tar", only_used=False)] if upper else []
+    seen: set[str] = set()
+    for mount in asked.mounts:
+        if mount.kind == "emptydir" and not mount.sub_path and mount.name not in seen:
+            seen.add(mount.name)
+            target = f"{layout.VOLUMES_DIR}/{mount.name}.tar"
+            copies.append(Copy(source=mount.source, target=target))
+        elif mount.destination == "/dev/shm" and mount.kind == "runtime" and mount.source:  # noqa: S108
+            copies.append(Copy(source=mount.source, target=layout.SHM_TAR))
+    return tuple(copies)
+
+
+def _warnings(found: Found, asked: Template, spec: CheckpointSpec) -> tuple[str, ...]:
+    said = []
+    for mount in asked.mounts:
+        outside = mount.kind == "host" and mount.source not in _HARMLESS_HOST_PATHS
+        if mount.sub_path or (outside and not mount.read_only):
+            text = (
+                f"What container {found.name} has at {mount.destination} (a "
+                f"{'subPath' if mount.sub_path else 'hostPath or other'} volume) is not saved."
+            )
+            if spec.strict:
+                raise errors.Refused(f"{text} Leave out strict to accept that.")
+            said.append(text)
+    return tuple(said)
+
+
+def _size(host: Host, upper: str, copies: tuple[Copy, ...]) -> int:
+    """Bytes that the copies take, at most; the upper directory is written twice."""
+    total = 0
+    for copy in copies:
+        total += _tree_bytes(str(host.path(copy.source))) * (2 if copy.source == upper else 1)
+    return total
+
+
+def _tree_bytes(folder: str) -> int:
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += 1024 + _tree_bytes(entry.path)
+                else:
+                    total += 1024 + entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return total
+    return total
+
+
+def check_room(host: Host, data_dir: str, inspected: tuple[Inspected, ...]) -> None:
+    """Refuse when the disk has no room for what the dump writes, and its floor. Blocks.
+
+    Raises:
+        Refused: code INSUFFICIENT_STORAGE.
+    """
+    needed = sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
+    disk = os.statvfs(host.path(data_dir))
+    free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * FREE_FLOOR)
+    if free - needed < floor:
+        raise errors.Refused(
+            f"The checkpoint needs up to {_mib(needed)} MiB and {_mib(floor)} MiB must stay free "
+            f"under {data_dir}, which has {_mib(free)} MiB; delete checkpoints or enlarge the disk.",
+            code=errors.INSUFFICIENT_STORAGE,
+        )
+
+
+def _mib(size: int) -> int:
+    return -(-size >> 20)
