@@ -1,0 +1,152 @@
+"""One layer on its way in: resumed where it broke, decompressed once, every byte hashed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, Self
+
+from agent.errors import Refused, Retryable
+from agent.formats import digest, tar_format
+from agent.formats.digest import Digest
+from agent.image import compression, registry_errors
+from agent.image.backoff import Backoff, persist
+from agent.image.manifest import Descriptor
+from agent.image.registry import Registry
+from agent.image.unpack import LayerSink, disk_errors
+
+MAX_SMALL_BYTES: Final = 8 << 20  # of a configuration
+
+
+class LayerReader:
+    """Takes a layer's compressed bytes, hands its members to ``sink``. Blocking; not thread-safe."""
+
+    def __init__(self, layer: Descriptor, diff_id: Digest, sink: LayerSink) -> None:
+        self._layer, self._diff_id, self._sink = layer, diff_id, sink
+        self._tar = tar_format.Reader(sink)
+        codec = compression.codec_of(layer.media_type)
+        self._tool = compression.decompressor(codec, self._unpacked)
+        self._digest, self._plain = hashlib.sha256(), hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.close()
+        # reader and decompressor know each other; apart, their buffers are freed at once
+        del self._tool
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            Refused: they are damaged, or hold what may not be unpacked.
+        """
+        self._digest.update(chunk)
+        try:
+            self._tool.feed(chunk)
+        except ValueError as cause:
+            raise self._damaged(str(cause)) from cause
+
+    def close(self) -> None:
+        """Say that no more comes, and check both digests.
+
+        Raises:
+            Refused: they are not the manifest's and the configuration's.
+        """
+        try:
+            self._tool.close()
+            self._tar.close()
+        except ValueError as cause:
+            raise self._damaged(str(cause)) from cause
+        for hashed, wanted in ((self._digest, self._layer.digest), (self._plain, self._diff_id)):
+            if "sha256:" + hashed.hexdigest() != wanted:
+                raise self._damaged(f"its bytes are not those of {wanted}")
+
+    def _unpacked(self, data: bytes) -> None:
+        self._plain.update(data)
+        self._tar.feed(data)
+
+    def _damaged(self, why: str) -> Refused:
+        return Refused(f"The image's layer {self._layer.digest} was refused.", details=why)
+
+
+class LayerDownload:
+    """Brings one layer. A broken connection goes on where it broke."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        repository: str,
+        reader: LayerReader,
+        layer: Descriptor,
+        received: Callable[[int], None],
+    ) -> None:
+        """Take the layer's reader, and where to report how many of its bytes are here."""
+        self._registry, self._repository = registry, repository
+        self._reader, self._layer = reader, layer
+        self._received = received
+        self._offset = 0
+
+    async def run(self, folder: Path, backoff: Backoff) -> None:
+        """Bring the whole layer into ``folder``.
+
+        Raises:
+            Refused: it is not what its digest says, may not be unpacked, or there is no room.
+            Retryable: the registry went away and did not come back.
+        """
+        with disk_errors(folder), self._reader:
+            if self._layer.size:
+                await persist(backoff, self._attempt)
+            await asyncio.to_thread(self._reader.close)
+
+    async def _attempt(self) -> None:
+        wanted = digest.parse(self._layer.digest)
+        loop = asyncio.get_running_loop()
+        feeding: asyncio.Future[None] | None = None
+        stream = self._registry.blob(self._repository, wanted, self._offset)
+        try:
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    if feeding is not None:
+                        await asyncio.shield(feeding)
+                    self._offset += len(chunk)
+                    if self._offset > self._layer.size:
+                        raise Refused(f"The layer {wanted} is longer than the manifest says.")
+                    feeding = loop.run_in_executor(None, self._reader.feed, chunk)
+                    self._received(self._offset)
+            if feeding is not None:
+                await asyncio.shield(feeding)
+        except Retryable:
+            if feeding is not None:  # bytes that are refused count more than the broken connection
+                await asyncio.shield(feeding)
+            raise
+        finally:
+            if feeding is not None:  # a thread can't be cancelled, but it ends within milliseconds
+                await asyncio.wait([feeding])
+                feeding.exception()  # taken note of; raised above unless something else was
+        if self._offset < self._layer.size:
+            raise registry_errors.unreachable(self._registry.host, "the layer ended too early")
+
+
+async def small_blob(registry: Registry, repository: str, wanted: Descriptor) -> bytes:
+    """A small blob's checked bytes.
+
+    Raises:
+        Refused: it is too large, or not what its digest says.
+    """
+    found = bytearray()
+    if wanted.size > MAX_SMALL_BYTES:
+        raise Refused(f"The image's configuration has {wanted.size} bytes.")
+    blob = registry.blob(repository, digest.parse(wanted.digest))
+    async with aclosing(blob) as chunks:
+        async for chunk in chunks:
+            found += chunk
+            if len(found) > wanted.size:
+                break
+    if digest.of(bytes(found)) != wanted.digest:
+        raise Refused(f"The registry gave other bytes for {wanted.digest}.")
+    return bytes(found)

@@ -1,0 +1,220 @@
+"""Requests to one registry: TLS, credentials, redirects, deadlines. What is asked is registry.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from agent.errors import REGISTRY_CONNECTION_FAILED, Refused
+from agent.formats.jobs import RegistryAccess
+from agent.image import registry_errors
+from agent.image.registry_auth import Authorizer
+
+_CONNECT_S: Final = 10.0
+_READ_S: Final = 60.0  # silence of a registry that owes us an answer; it may have to hash a blob
+_STALL_S: Final = 60.0  # it must take a chunk of ours within this
+_MAX_REDIRECTS: Final = 5
+_MAX_ANSWER_BYTES: Final = 8 << 20  # but for blobs, no answer is larger than a manifest
+_READ_BUFFER_BYTES: Final = 256 << 10
+_FOLLOWED: Final = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A registry's whole answer."""
+
+    url: URL
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. ``scope`` is the token scope it needs ("" for none)."""
+
+    method: str
+    url: URL
+    scope: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+class Transport:
+    """A registry's connections; an async context manager. Errors are mapped by registry_errors."""
+
+    def __init__(self, access: RegistryAccess, allowed_realms: frozenset[str]) -> None:
+        self.host = access.host
+        self._plain = access.plain_http
+        try:
+            self.base = URL(f"{'http' if access.plain_http else 'https'}://{access.host}")
+        except ValueError as cause:
+            raise Refused(f"{access.host!r} is no address of a registry.") from cause
+        self._auth = Authorizer(access, self._get_token, allowed_realms)
+        self._tls: ssl.SSLContext | bool = True if access.plain_http else _tls(access)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=16),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S),
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    def url(self, path: str) -> URL:
+        """The address of ``path`` below /v2/."""
+        return URL(f"{self.base}/v2/{path}")
+
+    async def exchange(self, ask: Ask) -> Answer:
+        """Ask and read the whole answer, whatever its status.
+
+        Raises:
+            Refused, Retryable: there was none, or the login failed.
+        """
+        response = await self.open(ask)
+        async with response:
+            with registry_errors.mapped(self.host):
+                body = await response.content.read(_MAX_ANSWER_BYTES + 1)
+                while len(body) <= _MAX_ANSWER_BYTES:
+                    more = await response.content.read(_MAX_ANSWER_BYTES + 1 - len(body))
+                    if not more:
+                        break
+                    body += more
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise registry_errors.unreachable(self.host, "its answer is too long")
+        return Answer(response.url, response.status, response.headers, body)
+
+    async def open(self, ask: Ask) -> aiohttp.ClientResponse:
+        """Ask, log in where it is asked for, follow redirects; the caller closes the response.
+
+        Redirects to other hosts go without credentials, and never from TLS to plain HTTP.
+        """
+        url = ask.url
+        for _ in range(_MAX_REDIRECTS):
+            response = await self._open_authorized(ask, url)
+            if ask.method not in ("GET", "HEAD") or response.status not in _FOLLOWED:
+                return response
+            target = self.located(response)
+            response.release()
+            if target.scheme != "https" and not self._plain:
+                raise Refused(
+                    f"Registry {self.host} redirects to an address without TLS.",
+                    code=REGISTRY_CONNECTION_FAILED,
+                    details=f"unreachable: redirect to {target.scheme}://{target.host}",
+                )
+            url = target
+        raise registry_errors.unreachable(self.host, "too many redirects")
+
+    async def stream(self, ask: Ask, chunks: AsyncIterator[bytes]) -> Answer:
+        """Send ``chunks`` as the body. Not repeated here: on a 401 the caller has to start anew.
+
+        Raises:
+            Retryable: the connection broke, or the registry took nothing for a minute.
+        """
+        headers = await self._headers(ask, ask.url)
+        with registry_errors.mapped(self.host):
+            async with asyncio.timeout(_STALL_S) as deadline:
+                async with self._session.request(
+                    ask.method,
+                    ask.url,
+                    headers=headers,
+                    data=_Watched(chunks, deadline),
+                    allow_redirects=False,
+                ) as response:
+                    body = await response.content.read(64 << 10)
+        if response.status == 401:
+            self._auth.learn(response.headers.getall("WWW-Authenticate", []), ask.scope)
+            raise registry_errors.unreachable(self.host, "the login ended during the upload")
+        return Answer(response.url, response.status, response.headers, body)
+
+    def located(self, response: aiohttp.ClientResponse | Answer) -> URL:
+        """Where an answer's ``Location`` points; a registry behind a proxy may misname its scheme."""
+        text = response.headers.get("Location", "")
+        try:
+            target = response.url.join(URL(text, encoded=True))
+        except ValueError as cause:
+            raise registry_errors.unreachable(self.host, "its Location can't be read") from cause
+        if target.scheme not in ("http", "https") or not text:
+            raise registry_errors.unreachable(self.host, "its Location can't be read")
+        if target.raw_authority == self.base.raw_authority and target.scheme != self.base.scheme:
+            tail = target.raw_path_qs
+            target = URL(f"{self.base}{tail}", encoded=True)
+        return target
+
+    async def _open_authorized(self, ask: Ask, url: URL) -> aiohttp.ClientResponse:
+        while True:
+            headers = await self._headers(ask, url)
+            with registry_errors.mapped(self.host):
+                response = await self._session.request(
+                    ask.method, url, headers=headers, data=ask.body, allow_redirects=False
+                )
+            if response.status != 401 or not self._is_own(url):
+                return response
+            challenges = response.headers.getall("WWW-Authenticate", [])
+            response.release()
+            if not self._auth.learn(challenges, ask.scope):
+                raise registry_errors.unauthorized(self.host, "HTTP 401")
+
+    async def _headers(self, ask: Ask, url: URL) -> dict[str, str]:
+        headers = dict(ask.headers)
+        if self._is_own(url) and (authorization := await self._auth.header(ask.scope)):
+            headers["Authorization"] = authorization
+        return headers
+
+    def _is_own(self, url: URL) -> bool:
+        return url.origin() == self.base.origin()
+
+    async def _get_token(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        with registry_errors.mapped(url.host or self.host):
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+                return response.status, await response.content.read(256 << 10)
+
+
+class _Watched:
+    """``chunks``, putting the deadline off whenever one was taken."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout) -> None:
+        self._chunks, self._deadline = chunks, deadline
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._deadline.reschedule(asyncio.get_running_loop().time() + _STALL_S)
+        return await anext(self._chunks)
+
+
+def _tls(access: RegistryAccess) -> ssl.SSLContext:
+    """Trust the system's CAs and the registry's own; nothing is checked with ``verify_ssl`` off."""
+    context = ssl.create_default_context()
+    if not access.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif access.ca_pem:
+        try:
+            context.load_verify_locations(cadata=access.ca_pem)
+        except ssl.SSLError as cause:
+            raise Refused(
+                f"The CA given for registry {access.host} is no PEM certificate.",
+                code=REGISTRY_CONNECTION_FAILED,
+                details="certificate: the CA can't be read",
+            ) from cause
+    return context

@@ -1,0 +1,216 @@
+"""What an image may not hold; nothing of it lands outside its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from agent.errors import Refused
+from agent.formats import criu_images, tar_format
+from agent.formats.criu_wire import IN_PARENT, PRESENT, PageRun
+from agent.formats.digest import Digest
+from agent.formats.pagemap import Pagemap
+from agent.formats.tar_format import Entry
+from agent.image import compression, manifest
+from agent.image.compression import MEDIA_TYPES, Codec
+from agent.image.download import LayerReader
+from agent.image.manifest import Descriptor
+from agent.image.unpack import Budget, Unpacker
+
+MIB = 1 << 20
+TOP = "checkpoint/pagemap-1.img"
+BELOW = "checkpoint/parent/pagemap-1.img"
+
+
+def digest_of(data: bytes) -> Digest:
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def layer(*members: tuple[Entry, bytes]) -> bytes:
+    parts = [
+        tar_format.header(entry) + content + bytes(tar_format.padding(len(content)))
+        for entry, content in members
+    ]
+    return b"".join(parts) + tar_format.END
+
+
+def file(name: str, content: bytes = b"x") -> tuple[Entry, bytes]:
+    return Entry(name, len(content)), content
+
+
+def pagemap(*runs: PageRun) -> bytes:
+    return Pagemap(criu_images.magic(criu_images.PAGEMAP_MAGIC), 1, runs).image()
+
+
+def unpack(folder: Path, *layers: bytes, most: int = 64 * MIB) -> None:
+    """As a fetch does it: the first layer, then where the memory goes, then the others."""
+    folder.mkdir()
+    unpacker = Unpacker(folder, Budget(folder, most, 0))
+    for index, tar in enumerate(layers):
+        blob = zstandard.ZstdCompressor().compress(tar)
+        described = Descriptor(MEDIA_TYPES[Codec.ZSTD], digest_of(blob), len(blob))
+        with LayerReader(described, digest_of(tar), unpacker.sink()) as reader:
+            reader.feed(blob)
+            reader.close()
+        if index == 0:
+            unpacker.plan_memory()
+    unpacker.finish()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("/etc/passwd"),
+        Entry("../outside"),
+        Entry("checkpoint/../../outside"),
+        Entry("link", kind=tarfile.SYMTYPE, link_target="/etc"),
+        Entry("hard", kind=tarfile.LNKTYPE, link_target="a"),
+        Entry("device", kind=tarfile.CHRTYPE),
+        Entry("pipe", kind=tarfile.FIFOTYPE),
+        Entry("snap.json"),
+        Entry("checkpoint/.wh.pages-1.img"),
+        Entry("a" * 300),
+        Entry("d/" * 600 + "x"),
+        Entry("."),
+    ],
+    ids=lambda entry: entry.name[:20],
+)
+def test_member_that_is_no_part_is_refused(tmp_path: Path, entry: Entry) -> None:
+    with pytest.raises(Refused):
+        unpack(tmp_path / "u", layer((entry, b"")))
+    assert [path.name for path in tmp_path.iterdir()] == ["u"]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (layer(file("a"), file("a")),),
+        (layer(file("a")), layer(file("./a"))),
+        (layer(file("a"), file("a/b")),),
+        (layer(file("a/b"), file("a")),),
+    ],
+    ids=["twice", "in-two-layers", "file-then-folder", "folder-then-file"],
+)
+def test_name_that_is_there_twice_is_refused(tmp_path: Path, layers: tuple[bytes, ...]) -> None:
+    with pytest.raises(Refused):
+        unpack(tmp_path / "u", *layers)
+
+
+def test_more_bytes_than_allowed_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        unpack(tmp_path / "u", layer(file("zeros", bytes(3 * MIB))), most=2 * MIB)
+
+
+def test_flat_memory_counts_before_it_is_there(tmp_path: Path) -> None:
+    huge = 1 << 30
+    first = layer(
+        file(TOP, pagemap(PageRun(0x1000, huge, IN_PARENT))),
+        file(BELOW, pagemap(PageRun(0x1000, huge, PRESENT))),
+    )
+    with pytest.raises(Refused):
+        unpack(tmp_path / "u", first)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (layer(file("checkpoint/parent/pages-1.img", bytes(4096))),),
+        (layer(file("checkpoint/parent/pages-1.img", bytes(3 * 4096))),),
+        (layer(file("checkpoint/parent/parent/pagemap-1.img", b"")),),
+    ],
+    ids=["missing", "too-short", "too-long", "late-pagemap"],
+)
+def test_pages_that_do_not_fit_their_pagemap_are_refused(
+    tmp_path: Path, others: tuple[bytes, ...]
+) -> None:
+    first = layer(
+        file(TOP, pagemap(PageRun(0x1000, 2, IN_PARENT))),
+        file(BELOW, pagemap(PageRun(0x1000, 2, PRESENT))),
+    )
+    with pytest.raises((Refused, ValueError)):
+        unpack(tmp_path / "u", first, *others)
+
+
+def test_chain_in_a_single_layer_is_made_flat(tmp_path: Path) -> None:
+    pages = bytes(4096) + b"p" * 4096
+    unpack(
+        tmp_path / "u",
+        layer(
+            file("checkpoint/parent/pages-1.img", pages),
+            file("checkpoint/pages-1.img", b"d" * 4096),
+            file(TOP, pagemap(PageRun(0x1000, 1, PRESENT), PageRun(0x2000, 1, IN_PARENT))),
+            file(BELOW, pagemap(PageRun(0x1000, 2, PRESENT))),
+        ),
+    )
+    folder = tmp_path / "u" / "checkpoint"
+    assert (folder / "pages-1.img").read_bytes() == b"d" * 4096 + b"p" * 4096
+    assert not (folder / "parent").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["pagemap-1.img", "pages-1.img"]
+
+
+@pytest.mark.parametrize("which", ["digest", "diff-id", "cut-off"])
+def test_layer_whose_bytes_are_others_is_refused(tmp_path: Path, which: str) -> None:
+    tar = layer(file("a", b"content"))
+    blob = zstandard.ZstdCompressor().compress(tar)
+    wrong = digest_of(b"other")
+    described = Descriptor(
+        MEDIA_TYPES[Codec.ZSTD], wrong if which == "digest" else digest_of(blob), len(blob)
+    )
+    diff_id = wrong if which == "diff-id" else digest_of(tar)
+    unpacker = Unpacker(tmp_path, Budget(tmp_path, MIB, 0))
+    with LayerReader(described, diff_id, unpacker.sink()) as reader:
+        reader.feed(blob[:-10] if which == "cut-off" else blob)
+        with pytest.raises(Refused):
+            reader.close()
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_bomb_comes_out_in_bounded_steps(codec: Codec) -> None:
+    plain = bytes(64 * MIB)
+    tool = compression.compressor(codec, len(plain))
+    blob = tool.compress(memoryview(plain)) + tool.flush()
+    steps: list[int] = []
+
+    def take(data: bytes) -> None:
+        steps.append(len(data))
+
+    out = compression.decompressor(codec, take)
+    step = MIB if codec is Codec.NONE else len(blob)
+    for start in range(0, len(blob), step):
+        out.feed(blob[start : start + step])
+    out.close()
+    assert sum(steps) == len(plain)
+    assert max(steps) <= MIB
+
+
+@pytest.mark.parametrize("codec", [Codec.ZSTD, Codec.GZIP])
+def test_several_frames_are_one_layer(codec: Codec) -> None:
+    blob = b""
+    for part in (b"one ", b"two"):
+        tool = compression.compressor(codec, len(part))
+        blob += tool.compress(memoryview(part)) + tool.flush()
+    found: list[bytes] = []
+    out = compression.decompressor(codec, found.append)
+    for start in range(0, len(blob), 7):
+        out.feed(blob[start : start + 7])
+    out.close()
+    assert b"".join(found) == b"one two"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b'{"manifests": []}',
+        b'{"config": {"mediaType": "x", "digest": "sha256:1", "size": 1}, "layers": []}',
+    ],
+    ids=["no-json", "index", "bad-digest"],
+)
+def test_manifest_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(Refused):
+        manifest.parse(body, manifest.MANIFEST_TYPE)
