@@ -1,0 +1,311 @@
+"""Restore or start cold: every check, in the order that reveals least and costs least, then the preparation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agent import errors
+from agent.formats import core_images, digest, fingerprint, layout, template
+from agent.formats.jobs import Progress
+from agent.restore import asking, comparison, compatibility, preparation, privileges, rootfs
+from agent.restore.asking import Asker
+from agent.restore.compatibility import NodeTraits
+from agent.restore.grants import Grants
+from agent.restore.inbox import Answer, Request
+from agent.restore.ledger import Ledger
+from agent.restore.ports import Credentials, Fetcher, Pods
+from agent.restore.undoing import UndoList
+from agent.runtimes import pods
+from agent.runtimes.commands import Host
+
+# From the request's own time. The wrapper waits 20 s: 5 s stay for a node that is slow to go on.
+PREPARED_WITHIN_S: Final = 15.0
+FETCHED_WITHIN_S: Final = 10.0
+_RUNTIME_S: Final = 5.0
+_CRIO_IMAGE_ID: Final = "io.kubernetes.cri-o.ImageRef"
+
+
+class StartCold(Exception):
+    """This container is to start cold. ``code`` is short, ``reason`` one sentence, ``details`` a tool's words."""
+
+    def __init__(self, code: str, reason: str, details: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.details = details
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things are on the node.
+
+    Attributes:
+        state: the wrapper's state and undo lists (``/run/snap/state``).
+        work: CRIU's logs of restores, one folder for each container (``/var/lib/snap/restores``).
+    """
+
+    state: str = "/run/snap/state"
+    work: str = "/var/lib/snap/restores"
+
+
+@dataclass(slots=True)
+class Subject:
+    """Whom the decision is about, as far as it is known yet."""
+
+    container_name: str = ""
+    namespace: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    sandbox_id: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Decides. Nothing on the node is touched before all checks have passed.
+
+    Attributes:
+        traits: this node's, asked anew each time (CRIU may have been upgraded).
+        spawn: keeps a task that outlives the decision: a fetch goes on for the next pod.
+        holds: images that restores read from, by container; ``release`` lets go of one.
+    """
+
+    host: Host
+    folders: Folders
+    runtime: Pods
+    fetcher: Fetcher
+    credentials: Credentials
+    grants: Grants
+    ledger: Ledger
+    traits: Callable[[], NodeTraits]
+    spawn: Callable[[asyncio.Task[Path]], None]
+    holds: dict[str, contextlib.ExitStack] = field(default_factory=dict)
+
+    async def decide(self, request: Request, subject: Subject) -> Answer:
+        """The answer to ``request``: restore, with everything prepared.
+
+        Args:
+            request: with ``verb=ask``.
+            subject: filled in as things become known, for the record.
+
+        Raises:
+            StartCold: it must not or can't be restored; what was prepared is in the undo list.
+        """
+        deadline = time.monotonic() - request.age_s + PREPARED_WITHIN_S
+        asker = await self._asker(request)
+        subject.container_name, subject.sandbox_id = asker.container_name, asker.sandbox_id
+        subject.image = asker.image
+        container = await self._identify(request, asker, subject)
+        image_digest = _digest(asker.image)
+        if refusal := self.grants.allows(image_digest, subject.namespace):
+            raise StartCold("no_grant", f"Not restored: {refusal}.")
+        await self._fetch(asker.image, deadline - PREPARED_WITHIN_S + FETCHED_WITHIN_S)
+        parts = self._hold(request.container_id, image_digest)
+        self.ledger.set(asker.sandbox_id, f"container-{asker.container_name}")
+        new = self._new_container(request, asker, subject)
+        images = await self._image_digests(asker, container)
+        return await self._prepare(request, new, parts, images, deadline)
+
+    async def _asker(self, request: Request) -> Asker:
+        config = self.host.path(f"{request.bundle}/config.json")
+        try:
+            asker = await asyncio.to_thread(asking.read, config)
+        except (OSError, ValueError) as cause:
+            raise StartCold("malformed", f"Not restored: {cause}.") from cause
+        if asker is None or not asker.image:
+            raise StartCold("", "The pod names no checkpoint for this container.")
+        return asker
+
+    async def _identify(
+        self, request: Request, asker: Asker, subject: Subject
+    ) -> pods.Container | None:
+        """Who the pod is, by the runtime's word; returns the container if the runtime knows it."""
+        try:
+            async with asyncio.timeout(_RUNTIME_S):
+                sandboxes = {found.id: found for found in await self.runtime.sandboxes()}
+                listed = await self.runtime.containers(sandbox_id=asker.sandbox_id)
+        except (errors.SnapError, TimeoutError) as cause:
+            reason = f"Not restored: the runtime does not tell whose container it is: {cause}"
+            raise StartCold("no_pod", reason) from cause
+        if (sandbox := sandboxes.get(asker.sandbox_id)) is None:
+            raise StartCold("no_pod", "Not restored: the runtime knows no such pod.")
+        containers = {found.id: found for found in listed}
+        container = containers.get(request.container_id)  # CRI-O lists it only once it is made
+        subject.namespace, subject.pod_name = sandbox.namespace, sandbox.name
+        subject.pod_uid = sandbox.uid
+        attempts = [asker.attempt or 0]
+        if container is not None:
+            if (container.name, container.sandbox_id) != (asker.container_name, asker.sandbox_id):
+                raise StartCold("malformed", "Not restored: the bundle is of another container.")
+            attempts.append(container.attempt)
+        again = self.ledger.has(asker.sandbox_id, f"container-{asker.container_name}")
+        if (again or max(attempts) > 0) and not asker.again:
+            raise StartCold("restarted", "Not restored: a restart starts cold.")
+        return container
+
+    async def _image_digests(
+        self, asker: Asker, container: pods.Container | None
+    ) -> frozenset[str]:
+        """What the image of the new container is known by."""
+        annotated = (asker.spec.get("annotations") or {}).get(_CRIO_IMAGE_ID, "")
+        names = [annotated, container.image_id, container.image_ref] if container else [annotated]
+        for name in names:
+            if name:
+                with contextlib.suppress(errors.SnapError):  # then what is known has to do
+                    image = await self.runtime.image(name)
+                    names += [image.id, *image.repo_digests] if image else []
+                    break
+        return compatibility.digests_in(*names)
+
+    async def _fetch(self, image: str, deadline: float) -> None:
+        try:
+            access = self.credentials.access(image)
+            task = asyncio.ensure_future(self.fetcher.fetch(image, access, _silent))
+            task.set_name(f"fetch of {image}")
+            self.spawn(task)
+            await asyncio.wait({task}, timeout=max(deadline - time.monotonic(), 0))
+            if task.done():
+                task.result()
+                return
+        except errors.SnapError as cause:
+            reason = f"Not restored: the checkpoint can't be fetched: {cause.message}"
+            raise StartCold("fetch_failed", reason, cause.details) from cause
+        raise StartCold(
+            "fetch_not_ready",
+            "Not restored: the checkpoint is not on this node yet; it is being fetched.",
+        )
+
+    def _hold(self, container_id: str, image: digest.Digest) -> Path:
+        self.release(container_id)
+        stack = contextlib.ExitStack()
+        try:
+            parts = stack.enter_context(self.fetcher.hold(image))
+        except errors.NotFound as cause:
+            raise StartCold(
+                "fetch_failed", "Not restored: the checkpoint was evicted at once."
+            ) from cause
+        self.holds[container_id] = stack
+        return parts
+
+    def release(self, container_id: str) -> None:
+        """The image is not read for this container any longer."""
+        if stack := self.holds.pop(container_id, None):
+            stack.close()
+
+    async def _prepare(
+        self,
+        request: Request,
+        new: preparation.NewContainer,
+        parts: Path,
+        image_digests: frozenset[str],
+        deadline: float,
+    ) -> Answer:
+        kind = _runtime_kind(request.runtime)
+        old = await asyncio.to_thread(self._checked, parts, new, kind, image_digests)
+        work = preparation.Preparation(self.host, self.ledger, new, old, deadline)
+        try:
+            asides = await asyncio.to_thread(work.run)
+            await rootfs.refresh(self.host, new.bundle, new.spec)
+        except preparation.TooLate as cause:
+            raise StartCold(
+                "too_late", "Not restored: its files could not be written in time."
+            ) from cause
+        except errors.SnapError as cause:
+            raise StartCold("unfit", f"Not restored: {cause.message}", cause.details) from cause
+        except (OSError, ValueError, tarfile.TarError) as cause:
+            raise StartCold(
+                "prepare_failed", f"Not restored: its files can't be written: {cause}."
+            ) from cause
+        return Answer(
+            restore=True,
+            images=self._on_node(parts / layout.CHECKPOINT_DIR),
+            work=new.work,
+            uts=rootfs.uts_namespace(new.spec),
+            memory_bytes=old.memory_bytes,
+            asides=asides,
+        )
+
+    def _on_node(self, path: Path) -> str:
+        return f"/{path.relative_to(self.host.root)}"
+
+    def _new_container(
+        self, request: Request, asker: Asker, subject: Subject
+    ) -> preparation.NewContainer:
+        state = f"{self.folders.state}/{request.container_id}"
+        return preparation.NewContainer(
+            container_id=request.container_id,
+            sandbox_id=asker.sandbox_id,
+            pod_uid=subject.pod_uid,
+            bundle=request.bundle,
+            spec=asker.spec,
+            template=template.from_spec(asker.spec),
+            conf=f"{state}.criu.conf",
+            work=f"{self.folders.work}/{request.container_id}",
+            undo=UndoList(self.host.path(f"{state}.undo")),
+        )
+
+    def _checked(
+        self,
+        parts: Path,
+        new: preparation.NewContainer,
+        oci_runtime: str,
+        image_digests: frozenset[str],
+    ) -> preparation.Checkpoint:
+        """The checkpoint in ``parts``, if it may become ``new`` here. Blocks."""
+        images = parts / layout.CHECKPOINT_DIR
+        old = _read(parts)
+        if reason := compatibility.obstacle(
+            old.fingerprint, self.traits(), oci_runtime=oci_runtime, image_digests=image_digests
+        ):
+            raise StartCold("incompatible", f"Not restored: {reason}.")
+        try:
+            excess = privileges.excess(core_images.threads(images), old.template, new.template)
+        except (OSError, ValueError) as cause:
+            raise StartCold("damaged", f"Not restored: {cause}.") from cause
+        if reason := comparison.difference(
+            old.template, new.template, memory_bytes=old.memory_bytes
+        ):
+            raise StartCold("differs", f"Not restored: {reason}.")
+        if excess:
+            raise StartCold("privileges", f"Not restored: {excess}.")
+        return old
+
+
+def _read(parts: Path) -> preparation.Checkpoint:
+    try:
+        return preparation.Checkpoint(
+            parts,
+            fingerprint.read(parts),
+            template.read(parts),
+            core_images.pages_bytes(parts / layout.CHECKPOINT_DIR),
+        )
+    except FileNotFoundError as cause:
+        missing = Path(str(cause.filename)).name
+        raise StartCold("damaged", f"Not restored: the checkpoint has no {missing}.") from cause
+    except (OSError, ValueError) as cause:
+        raise StartCold("damaged", f"Not restored: {cause}.") from cause
+
+
+def _digest(image: str) -> digest.Digest:
+    """The digest that ``image`` names; a tag alone can be moved to another image by anyone who may push."""
+    name, _, named = image.rpartition("@")
+    if not name or not digest.is_digest(named):
+        raise StartCold(
+            "malformed", f"Not restored: {image[:200]} is not <registry>/<repository>@sha256:…."
+        )
+    return digest.parse(named)
+
+
+def _runtime_kind(runtime: str) -> str:
+    return "crun" if "crun" in runtime.rpartition("/")[2] else "runc"
+
+
+def _silent(_: Progress) -> None:
+    """Nobody looks at the progress of a fetch that a pod waits for."""
