@@ -1,0 +1,132 @@
+"""What makes one room's plug fit another's socket; used by ``app.py`` alone, decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent import errors
+from agent.checkpoint import archive
+from agent.checkpoint.shelf import Shelf
+from agent.formats.jobs import (
+    CheckpointId,
+    PushResult,
+    PushSpec,
+    RegistryAccess,
+    Report,
+)
+from agent.image.push import Pusher
+from agent.image.reference import ImageReference, Keychain
+from agent.link.frames import GrantNews, PullAccessNews
+from agent.restore.grants import Grants, SignedGrant
+
+log = logging.getLogger(__name__)
+
+
+class Trust:
+    """What the control plane lets this node restore (kept on disk) and read (kept in memory)."""
+
+    def __init__(self, kept: Grants) -> None:
+        self.kept = kept
+        self._known: dict[tuple[str, str], RegistryAccess] = {}
+        self._keychain = Keychain()
+
+    async def grants(self, news: GrantNews, key: bytes | None = None) -> None:
+        """Take grants in; those that were not signed for this cluster are left out."""
+        signed = [SignedGrant(one.payload, one.signature) for one in news.grants]
+
+        def keep() -> int:
+            if key:
+                self.kept.set_key(key)
+            return self.kept.put(signed, replace=news.replace)
+
+        try:
+            refused = await asyncio.to_thread(keep)
+        except (OSError, ValueError) as cause:
+            log.warning("grants can't be kept: %s", cause)
+            return
+        if refused:
+            log.warning("%d grants are not signed for this cluster, left out", refused)
+
+    async def pull_access(self, news: PullAccessNews) -> None:
+        """Take registry credentials in."""
+        if news.replace:
+            self._known.clear()
+        for one in news.registries:
+            self._known[one.host, one.repository_prefix] = one
+        self._keychain = Keychain(self._known.values())
+
+    def access(self, image: str) -> RegistryAccess | None:
+        """How to read ``image`` (``<host>/<repository>@sha256:…``); None: nothing special is known."""
+        reference = ImageReference.parse(image)
+        return self._keychain.access(reference.host, reference.repository)
+
+
+@dataclass(frozen=True, slots=True)
+class NotingPusher:
+    """Pushes, and notes beside the checkpoint what it was pushed as: retention goes by it."""
+
+    pusher: Pusher
+    shelf: Shelf
+
+    async def push(self, parts: Path, spec: PushSpec, report: Report) -> PushResult:
+        """Push the checkpoint in ``parts``."""
+        pushed = await self.pusher.push(parts, spec, report)
+        name = f"{spec.registry.host}/{spec.repository}@{pushed.digest}"
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            await asyncio.to_thread(self.shelf.note_pushed, spec.checkpoint_id, name, at)
+        except (OSError, errors.NotFound) as cause:  # the image is there all the same
+            log.warning("push of %s can't be noted: %s", spec.checkpoint_id, cause)
+        return pushed
+
+
+class _OpenArchive:
+    """One checkpoint's archive; its bytes are read in threads."""
+
+    def __init__(self, parts: Path, size_bytes: int) -> None:
+        self._parts = parts
+        self.size_bytes = size_bytes
+
+    async def read(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
+        """The bytes from ``offset``, ``length`` of them (0: to the end)."""
+        pieces = archive.read(self._parts, offset, length or None)
+        try:
+            while piece := await asyncio.to_thread(next, pieces, b""):
+                yield piece
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+
+
+class ShelfArchives:
+    """The checkpoints on the shelf as archives. ``busy`` are those that are being read."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._readers: Counter[str] = Counter()
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The checkpoints that are being read."""
+        return frozenset(+self._readers)
+
+    @asynccontextmanager
+    async def open(self, checkpoint_id: CheckpointId) -> AsyncIterator[_OpenArchive]:
+        """The archive of a checkpoint, kept from retention for the block.
+
+        Raises:
+            NotFound: it is not on this node.
+        """
+        parts = await asyncio.to_thread(self._shelf.parts, checkpoint_id)
+        self._readers[checkpoint_id] += 1
+        try:
+            yield _OpenArchive(parts, await asyncio.to_thread(archive.size, parts))
+        finally:
+            self._readers[checkpoint_id] -= 1

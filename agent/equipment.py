@@ -1,0 +1,181 @@
+"""The real parts, plugged together: what stands behind the jobs and the link on a node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from agent.adapters import NotingPusher, ShelfArchives, Trust
+from agent.checkpoint import retention, watchdog
+from agent.checkpoint import service as checkpoint_service
+from agent.checkpoint.retention import Disk
+from agent.checkpoint.service import CheckpointService
+from agent.checkpoint.shelf import Shelf
+from agent.formats.jobs import JobState
+from agent.image.cache import Cache, JobFetcher
+from agent.image.push import Pusher
+from agent.jobs import ports as job_ports
+from agent.jobs.runner import Runner
+from agent.link import ports as link_ports
+from agent.node import here
+from agent.node.facts import NodeFacts
+from agent.node.vitals import Pulse
+from agent.restore import ledger as restore_ledger
+from agent.restore.compatibility import NodeTraits
+from agent.restore.decision import Decider, Folders
+from agent.restore.grants import Grants
+from agent.restore.outcome import OutcomeLog
+from agent.restore.service import RestoreService
+from agent.runtimes import cri
+from agent.runtimes.commands import Host
+from agent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETAIN_EVERY_S: Final = 300.0
+MARKS: Final = "/run/snap/marks"  # what was restored in which sandbox; gone with the node's boot
+
+Service = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What does the work, plugged in behind the jobs and the link.
+
+    Attributes:
+        node: given the jobs, what the link tells of this node.
+        services: given the jobs, what runs beside them for as long as the agent does, by name.
+    """
+
+    checkpointer: job_ports.Checkpointer
+    shelf: job_ports.Shelf
+    pusher: job_ports.Pusher
+    fetcher: job_ports.Fetcher
+    archives: link_ports.Archives
+    trust: link_ports.Trust
+    node: Callable[[Runner], link_ports.Node]
+    services: Callable[[Runner], dict[str, Service]]
+
+
+async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cache) -> Equipment:
+    """The real parts, plugged together, with the node probed."""
+    data_dir = str(settings.data_dir)
+    shelf = Shelf(host, data_dir)
+    archives = ShelfArchives(shelf)
+    trust = Trust(Grants(host.path(f"{data_dir}/grants.json"), settings.cluster))
+    known = here.Here(host, settings.cri_endpoint, Pulse(host.path(data_dir)))
+    checkpoints = CheckpointService(
+        checkpoint_service.Ports(host, data_dir, runtime, known.facts, shelf)
+    )
+    await known.open()
+    restores = _restores(settings, host, runtime, cache, trust, known)
+
+    def node(runner: Runner) -> here.Here:
+        known.counts = lambda: here.Counts(
+            runner.count(JobState.RUNNING), runner.count(JobState.QUEUED), len(shelf.list())
+        )
+        return known
+
+    def services(runner: Runner) -> dict[str, Service]:
+        def busy() -> frozenset[str]:
+            return runner.busy_checkpoints | archives.busy
+
+        return {
+            "node": known.watch,
+            "restore": restores.run,
+            "watchdog": partial(watchdog.watch, host, data_dir, lambda: checkpoints.active),
+            "sweep": partial(_sweep, runner, checkpoints),
+            "retention": partial(_retain, shelf, host.path(data_dir), busy),
+        }
+
+    return Equipment(
+        checkpointer=checkpoints,
+        shelf=shelf,
+        pusher=NotingPusher(Pusher(), shelf),
+        fetcher=JobFetcher(cache, trust.access),
+        archives=archives,
+        trust=trust,
+        node=node,
+        services=services,
+    )
+
+
+def _restores(
+    settings: Settings,
+    host: Host,
+    runtime: cri.Client,
+    cache: Cache,
+    trust: Trust,
+    known: here.Here,
+) -> RestoreService:
+    """The side that answers the runtime wrapper."""
+    folders = Folders(work=f"{settings.data_dir}/restores")
+    decider = Decider(
+        host=host,
+        folders=folders,
+        runtime=runtime,
+        fetcher=cache,
+        credentials=trust,
+        grants=trust.kept,
+        ledger=restore_ledger.Ledger(host, MARKS),
+        traits=lambda: traits_of(known.facts()),
+        spawn=_Kept().keep,
+    )
+    outcomes = OutcomeLog(host.path(f"{settings.data_dir}/restores.log"))
+    return RestoreService(host, folders, decider, outcomes)
+
+
+class _Kept:
+    """Tasks that outlive who began them; the loop itself holds tasks only weakly."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Path]] = set()
+
+    def keep(self, task: asyncio.Task[Path]) -> None:
+        """Hold ``task`` to its end, and hear of its failure: whoever waits hears of it too."""
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Path]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()):
+            log.info("%s: %s", task.get_name(), failure)
+
+
+def traits_of(facts: NodeFacts) -> NodeTraits:
+    """What a restore depends on here."""
+    return NodeTraits(
+        architecture=facts.architecture,
+        kernel=facts.kernel,
+        criu_version=facts.criu_version,
+        cgroup_version=facts.cgroup_version,
+        cpu_features=frozenset(facts.cpu_features),
+    )
+
+
+async def _retain(shelf: Shelf, data_dir: Path, busy: Callable[[], frozenset[str]]) -> None:
+    """Remove checkpoints that have expired, every few minutes."""
+    while True:
+        await asyncio.sleep(RETAIN_EVERY_S)
+        try:
+            usage = await asyncio.to_thread(shutil.disk_usage, data_dir)
+            disk = Disk(usage.total, usage.free)
+            gone = await asyncio.to_thread(retention.sweep, shelf, disk, busy())
+        except OSError as cause:
+            log.warning("retention could not look at the disk: %s", cause)
+            continue
+        for checkpoint_id in gone:
+            log.info("checkpoint %s has expired, removed", checkpoint_id)
+
+
+async def _sweep(runner: Runner, checkpoints: CheckpointService) -> None:
+    """Once all that a dead agent had begun is settled: undo what no job knows of."""
+    await runner.settled.wait()
+    await checkpoints.sweep()
+    await asyncio.Event().wait()  # a service runs for as long as the agent

@@ -1,0 +1,66 @@
+"""Who may work at the same time: a few per lane, and one at a time per container and per checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
+from weakref import WeakValueDictionary
+
+from agent.formats.jobs import Job, JobKind
+
+
+class Lane(StrEnum):
+    """Work that competes for the same thing."""
+
+    DUMP = "dump"  # the disk, while a container is still
+    TRANSFER = "transfer"  # cores and network
+    LIGHT = "light"  # hardly anything; must not wait behind a transfer
+
+
+class Lanes:
+    """Turns, in the order in which they were asked for."""
+
+    def __init__(self, sizes: Mapping[Lane, int]) -> None:
+        self._slots = {lane: asyncio.Semaphore(sizes[lane]) for lane in Lane}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, lane: Lane, keys: Collection[str]) -> AsyncIterator[None]:
+        """Hold every key and one slot of ``lane`` for the block.
+
+        Keys first and in one order: who holds a slot waits for nobody, so nobody waits for ever.
+        """
+        async with AsyncExitStack() as held:
+            for key in sorted(set(keys)):
+                lock = self._locks.setdefault(key, asyncio.Lock())
+                await held.enter_async_context(lock)
+            await held.enter_async_context(self._slots[lane])
+            yield
+
+
+def lane_of(kind: JobKind) -> Lane:
+    """Where a job of ``kind`` queues."""
+    if kind in {JobKind.CHECKPOINT, JobKind.CHECKPOINT_AND_PUSH}:
+        return Lane.DUMP
+    if kind in {JobKind.PUSH, JobKind.FETCH, JobKind.PREFETCH}:
+        return Lane.TRANSFER
+    return Lane.LIGHT
+
+
+def keys_of(job: Job) -> frozenset[str]:
+    """What ``job`` needs for itself: its containers, its checkpoints, the images that it fetches."""
+    keys = {f"checkpoint {checkpoint_id}" for checkpoint_id in checkpoints_of(job)}
+    keys |= {f"image {fetch.image}" for fetch in job.fetches}
+    if spec := job.checkpoint:
+        pod = f"{spec.namespace}/{spec.pod_name}"
+        keys |= {f"container {pod}/{target.container_name}" for target in spec.containers}
+    return frozenset(keys)
+
+
+def checkpoints_of(job: Job) -> frozenset[str]:
+    """The checkpoints that ``job`` makes, reads or removes."""
+    made = [target.checkpoint_id for target in job.checkpoint.containers] if job.checkpoint else []
+    read = [push.checkpoint_id for push in job.pushes]
+    return frozenset([*made, *read, *job.checkpoint_ids])

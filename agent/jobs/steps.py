@@ -1,0 +1,162 @@
+"""What each kind of job does, cut in the steps that the journal knows."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import agent
+from agent import errors
+from agent.formats.jobs import Job, JobKind, Report
+from agent.jobs.journal import Entry
+from agent.jobs.ports import Checkpointer, Fetcher, Pusher, Shelf
+from agent.jobs.progress import Span, spans
+
+Gained = dict[str, Any]  # changes to an Entry
+
+CHECKPOINT_WEIGHT: Final = 35.0  # of a job's scale; compressing and sending takes the rest
+SUPPORTED: Final = (
+    JobKind.CHECKPOINT,
+    JobKind.PUSH,
+    JobKind.CHECKPOINT_AND_PUSH,
+    JobKind.FETCH,
+    JobKind.PREFETCH,
+    JobKind.DELETE,
+)
+TASK_NAMES: Final = {
+    JobKind.CHECKPOINT: "Create Checkpoint",
+    JobKind.PUSH: "Push Checkpoint Image",
+    JobKind.CHECKPOINT_AND_PUSH: "Create and Push Checkpoint",
+    JobKind.FETCH: "Fetch Checkpoint Image",
+    JobKind.PREFETCH: "Prefetch Checkpoint Image",
+    JobKind.DELETE: "Delete Checkpoint",
+}
+BEGINNINGS: Final = {
+    JobKind.CHECKPOINT: "Checkpointing",
+    JobKind.PUSH: "Pushing the image",
+    JobKind.FETCH: "Fetching the image",
+    JobKind.DELETE: "Deleting the checkpoint",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: ``kind`` and which of the job's pushes, fetches or checkpoints it is about."""
+
+    kind: JobKind
+    index: int
+    span: Span
+
+    @property
+    def name(self) -> str:
+        """How the journal names it."""
+        return f"{self.kind}/{self.index}"
+
+
+def check(job: Job) -> None:
+    """Whether this version can do ``job``, by its form alone.
+
+    Raises:
+        Refused: it can't, or something is missing in it.
+    """
+    if job.kind not in SUPPORTED:
+        kinds = ", ".join(SUPPORTED)
+        raise errors.Refused(
+            f"The agent on this node (version {agent.__version__}) can't do {job.kind} jobs; "
+            f"it can do {kinds}.",
+            code=errors.VALIDATION_ERROR,
+        )
+    needed = {
+        JobKind.CHECKPOINT: bool(job.checkpoint and job.checkpoint.containers),
+        JobKind.PUSH: bool(job.pushes),
+        JobKind.CHECKPOINT_AND_PUSH: bool(
+            job.checkpoint and job.checkpoint.containers and job.pushes
+        ),
+        JobKind.FETCH: bool(job.fetches),
+        JobKind.PREFETCH: bool(job.fetches),
+        JobKind.DELETE: bool(job.checkpoint_ids),
+    }
+    if not needed[job.kind]:
+        raise errors.Refused(
+            f"The {job.kind} job {job.job_id} does not say what to work on.",
+            code=errors.VALIDATION_ERROR,
+        )
+
+
+def plan(job: Job) -> tuple[Step, ...]:
+    """The steps of ``job``, in order, each with its part of the job's scale."""
+    kinds: list[tuple[JobKind, int]] = []
+    if job.kind in {JobKind.CHECKPOINT, JobKind.CHECKPOINT_AND_PUSH}:
+        kinds.append((JobKind.CHECKPOINT, 0))
+    if job.kind in {JobKind.PUSH, JobKind.CHECKPOINT_AND_PUSH}:
+        kinds += [(JobKind.PUSH, index) for index in range(len(job.pushes))]
+    if job.kind in {JobKind.FETCH, JobKind.PREFETCH}:
+        kinds += [(JobKind.FETCH, index) for index in range(len(job.fetches))]
+    if job.kind is JobKind.DELETE:
+        kinds += [(JobKind.DELETE, index) for index in range(len(job.checkpoint_ids))]
+    rest = (100.0 - CHECKPOINT_WEIGHT) / max(1, len(job.pushes))
+    weights = tuple(CHECKPOINT_WEIGHT if kind is JobKind.CHECKPOINT else rest for kind, _ in kinds)
+    return tuple(
+        Step(kind, index, span) for (kind, index), span in zip(kinds, spans(weights), strict=True)
+    )
+
+
+class Steps:
+    """Takes steps, by the ports it is given."""
+
+    def __init__(
+        self, checkpointer: Checkpointer, shelf: Shelf, pusher: Pusher, fetcher: Fetcher
+    ) -> None:
+        self._checkpointer = checkpointer
+        self._shelf = shelf
+        self._pusher = pusher
+        self._fetcher = fetcher
+
+    async def take(self, step: Step, entry: Entry, *, begun: bool, report: Report) -> Gained:
+        """Take ``step`` of ``entry``'s job and return what it gave, as changes to the entry.
+
+        Args:
+            begun: an agent that died had begun this very step; what is there is looked at first.
+
+        Raises:
+            SnapError: it failed.
+        """
+        job = entry.job
+        assert job is not None  # noqa: S101 - a tombstone has no steps
+        match step.kind:
+            case JobKind.CHECKPOINT:
+                return await self._checkpoint(job, begun=begun, report=report)
+            case JobKind.PUSH:
+                push = job.pushes[step.index]
+                parts = await asyncio.to_thread(self._shelf.parts, push.checkpoint_id)
+                pushed = await self._pusher.push(parts, push, report)
+                return {"pushes": (*entry.pushes, pushed)}
+            case JobKind.FETCH:
+                await self._fetcher.fetch(job.fetches[step.index], report)
+            case JobKind.DELETE:
+                await asyncio.to_thread(self._shelf.delete, job.checkpoint_ids[step.index])
+        return {}
+
+    async def undo(self, step: Step, entry: Entry, report: Report) -> None:
+        """Leave nothing of a ``step`` that a dead agent had begun and that was cancelled since.
+
+        Only a dump leaves something behind (it runs on by itself): it is waited for and removed.
+        """
+        if step.kind is not JobKind.CHECKPOINT or entry.job is None or not entry.job.checkpoint:
+            return
+        spec = entry.job.checkpoint
+        # it may have failed by itself, and cleared up; Broken is told: a container stays frozen
+        with suppress(errors.CommandFailed, errors.Retryable):
+            await self._checkpointer.recover(entry.job.job_id, spec, report)
+        for target in spec.containers:
+            await asyncio.to_thread(self._shelf.delete, target.checkpoint_id)
+
+    async def _checkpoint(self, job: Job, *, begun: bool, report: Report) -> Gained:
+        spec = job.checkpoint
+        assert spec is not None  # noqa: S101 - check() saw it
+        results = await self._checkpointer.recover(job.job_id, spec, report) if begun else None
+        if results is None:
+            results = await self._checkpointer.checkpoint(job.job_id, spec, report)
+        return {"checkpoints": results}

@@ -1,0 +1,270 @@
+"""What an operator can set: frozen, read once from the environment, each field documented where it stands.
+
+Secrets come by file first (``SNAP_AGENT_TOKEN_FILE``); a plain variable is allowed and warned
+about, because every child process and every core dump of the agent would carry it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+GIB: Final = 1 << 30
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message is one sentence that names its variable."""
+
+
+def _text(name: str, value: str) -> str:  # noqa: ARG001 - the readers share one signature
+    return value
+
+
+def _path(name: str, value: str) -> Path:
+    if not value.startswith("/"):
+        raise SettingsError(f"{name} must be an absolute path, not {value!r}.")
+    return Path(value)
+
+
+def _address(name: str, value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdigit() and 0 < int(port) < 65536) or "/" in value:
+        raise SettingsError(
+            f"{name} must be host:port (such as snap.example.org:8001), not {value!r}."
+        )
+    return value
+
+
+def _label(name: str, value: str) -> str:
+    if not 0 < len(value) <= 253 or any(c.isspace() or not c.isprintable() for c in value):
+        raise SettingsError(f"{name} must be 1-253 printable characters without spaces.")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def read(name: str, value: str) -> str:
+        if value.lower() not in choices:
+            raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        return value.lower()
+
+    return read
+
+
+def _count(low: int, high: int) -> Callable[[str, str], int]:
+    def read(name: str, value: str) -> int:
+        if not value.isdigit() or not low <= int(value) <= high:
+            raise SettingsError(
+                f"{name} must be a whole number from {low} to {high}, not {value!r}."
+            )
+        return int(value)
+
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a field comes from, what it is for (unit and reason), and how its text is read."""
+
+    env: str
+    why: str
+    read: Callable[[str, str], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The agent's settings. Made by ``from_environment``; defaults are for a node without Kubernetes."""
+
+    control_plane: Annotated[
+        str,
+        Setting(
+            "SNAP_CONTROL_PLANE",
+            "Where the control plane's gRPC listens, host:port. Needed to run; probe works without.",
+            _address,
+        ),
+    ] = ""
+    cluster: Annotated[
+        str,
+        Setting(
+            "SNAP_CLUSTER_NAME",
+            "The cluster this node belongs to, by the name that the control plane knows. Needed to run.",
+            _label,
+        ),
+    ] = ""
+    node: Annotated[
+        str,
+        Setting(
+            "SNAP_NODE_NAME",
+            "This node's name, as Kubernetes has it (spec.nodeName). Default: the host name.",
+            _label,
+        ),
+    ] = field(default_factory=socket.gethostname)
+    token_file: Annotated[
+        Path | None,
+        Setting(
+            "SNAP_AGENT_TOKEN_FILE",
+            "File with the join token or a projected service-account token; read anew at each join, "
+            "because the kubelet renews projected tokens in place.",
+            _path,
+        ),
+    ] = None
+    token: Annotated[
+        str,
+        Setting(
+            "SNAP_AGENT_TOKEN",
+            "The join token itself. Only where no file can be had: children inherit the environment.",
+            _text,
+        ),
+    ] = field(default="", repr=False)
+    ca_file: Annotated[
+        Path | None,
+        Setting(
+            "SNAP_CA_FILE",
+            "PEM file with the CA that signed the control plane's certificate. Default: the system's CAs.",
+            _path,
+        ),
+    ] = None
+    host_root: Annotated[
+        Path,
+        Setting(
+            "SNAP_HOST_ROOT",
+            "Where the node's file system is seen from here: / on the node itself, /host in a pod.",
+            _path,
+        ),
+    ] = Path("/")
+    cri_endpoint: Annotated[
+        str,
+        Setting(
+            "SNAP_CRI_ENDPOINT",
+            "The container runtime's CRI socket, unix:///path on the node. Default: the first that is "
+            "there of containerd's, CRI-O's.",
+            _text,
+        ),
+    ] = ""
+    kubelet_url: Annotated[
+        str,
+        Setting(
+            "SNAP_KUBELET_URL",
+            "The local kubelet's address, for the engine kubelet. Not used by this version.",
+            _text,
+        ),
+    ] = ""
+    data_dir: Annotated[
+        Path,
+        Setting(
+            "SNAP_AGENT_DATA_DIR",
+            "Checkpoints, job journal, image cache and identity; the same path on the node and in the pod.",
+            _path,
+        ),
+    ] = Path("/var/lib/snap")
+    prepare: Annotated[
+        str,
+        Setting(
+            "SNAP_PREPARE",
+            "report: only say what the node lacks. auto, preparing it too, is not in this version.",
+            _one_of("report", "auto"),
+        ),
+    ] = "report"
+    max_dumps: Annotated[
+        int,
+        Setting(
+            "SNAP_MAX_DUMPS",
+            "Checkpoints taken at once on this node. Few, because each one writes at the disk's speed "
+            "while a container is still.",
+            _count(1, 64),
+        ),
+    ] = 2
+    max_transfers: Annotated[
+        int,
+        Setting(
+            "SNAP_MAX_TRANSFERS",
+            "Pushes and fetches at once. Few, because each one may use every core to compress.",
+            _count(1, 64),
+        ),
+    ] = 2
+    cache_max_bytes: Annotated[
+        int,
+        Setting(
+            "SNAP_CACHE_MAX_BYTES",
+            "Bytes of fetched images kept for restores; the least recently used goes first.",
+            _count(0, 1 << 50),
+        ),
+    ] = 20 * GIB
+    log_level: Annotated[
+        str,
+        Setting(
+            "SNAP_LOG_LEVEL",
+            "debug, info, warning or error.",
+            _one_of("debug", "info", "warning", "error"),
+        ),
+    ] = "info"
+    log_format: Annotated[
+        str,
+        Setting(
+            "SNAP_LOG_FORMAT",
+            "text: one line per event for people. json: one JSON object per event for collectors.",
+            _one_of("text", "json"),
+        ),
+    ] = "text"
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but should be done differently, one sentence each."""
+        said = []
+        if self.token and not self.token_file:
+            said.append("SNAP_AGENT_TOKEN is in the environment; SNAP_AGENT_TOKEN_FILE is safer.")
+        if self.prepare == "auto":
+            said.append("SNAP_PREPARE=auto is not in this version; the node is only reported on.")
+        return tuple(said)
+
+    def check_to_run(self) -> None:
+        """Whether there is enough to join a control plane.
+
+        Raises:
+            SettingsError: something needed is missing.
+        """
+        if not self.control_plane:
+            raise SettingsError(
+                "SNAP_CONTROL_PLANE is not set: say where the control plane is (host:port)."
+            )
+        if not self.cluster:
+            raise SettingsError(
+                "SNAP_CLUSTER_NAME is not set: say which cluster this node belongs to."
+            )
+        if not self.token and not self.token_file:
+            raise SettingsError("SNAP_AGENT_TOKEN_FILE is not set: the agent needs a join token.")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings that ``environment`` spells; an empty variable means its default.
+
+    Raises:
+        SettingsError: one is wrong.
+    """
+    given = {
+        name: setting.read(setting.env, text)
+        for name, setting in all_settings().items()
+        if (text := environment.get(setting.env, "").strip())
+    }
+    return Settings(**given)
+
+
+def all_settings() -> dict[str, Setting]:
+    """Every setting by the name of its field."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def describe() -> str:
+    """Every setting with its variable, default and reason, for ``--help``."""
+    defaults = {one.name: one.default for one in dataclasses.fields(Settings)}
+    lines = ["settings (environment):"]
+    for name, setting in all_settings().items():
+        default = defaults[name]
+        known = default not in {"", None, dataclasses.MISSING}
+        lines.append(f"  {setting.env}{f' [{default}]' if known else ''}")
+        lines += textwrap.wrap(setting.why, 96, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)

@@ -1,0 +1,221 @@
+"""The API as it runs, on loopback, with a real store; only the nodes are not real."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from aiohttp import web
+
+from controlplane.api import application
+from controlplane.api.metrics import Metrics
+from controlplane.api.services import Check, Services
+from controlplane.checkpoints import grants
+from controlplane.checkpoints.grants import Grants
+from controlplane.checkpoints.outcomes import Outcomes
+from controlplane.checkpoints.service import CheckpointService
+from controlplane.clusters import tokens as join_tokens
+from controlplane.clusters.configs import ClusterConfigs, ClusterDraft
+from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.statistics import Counting
+from controlplane.clusters.tokens import JoinTokens
+from controlplane.identity import Role
+from controlplane.jobs import JobService
+from controlplane.live.hub import LiveHub
+from controlplane.registries.configs import RegistryConfigs, RegistryDraft
+from controlplane.settings import Settings
+from controlplane.store import users
+from controlplane.store.database import Store, open_store
+from controlplane.store.secrets import Sealer, open_sealer
+from controlplane.store.users import UserRow
+from controlplane.users.audit import AuditLog
+from controlplane.users.opening import open_users
+from controlplane.users.passwords import _HASHER
+from controlplane.users.service import _stamp
+from tests.fakes.fleet import FakeFleet
+
+_TIMEOUT = aiohttp.ClientTimeout(total=10)  # no test waits longer for an answer
+PASSWORD = "correct horse battery"
+USERS = {
+    "admin": Role.ADMINISTRATOR,
+    "olga": Role.OPERATOR,
+    "oskar": Role.OPERATOR,
+    "vera": Role.VIEWER,
+}
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Any
+    content: bytes
+    json: Any = None
+
+
+@dataclass
+class Server:
+    """A running API and how to call it.
+
+    Attributes:
+        tokens: of the users, by name.
+    """
+
+    url: str
+    services: Services
+    store: Store
+    fleet: FakeFleet
+    hub: LiveHub
+    session: aiohttp.ClientSession
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        by: str | None = "admin",
+        raw: bytes | io.BytesIO | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request, by a user's token, or nobody's."""
+        given = dict(headers or {})
+        if by is not None and "Authorization" not in given:
+            given["Authorization"] = f"Bearer {self.tokens.get(by, by)}"
+        if raw is not None and "Content-Type" not in given:
+            given["Content-Type"] = "application/json"
+        sent = {"json": body} if body is not None else {"data": raw}
+        async with self.session.request(
+            method, self.url + path, headers=given, allow_redirects=False, **sent
+        ) as answer:
+            content = await answer.read()
+            is_json = answer.content_type == "application/json" and content
+            return Answer(
+                answer.status, answer.headers, content, await answer.json() if is_json else None
+            )
+
+
+class Spawner:
+    """Background tasks that are ended with the test."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __call__(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(folder: Path, **settings: Any) -> AsyncIterator[Server]:
+    """The API with four users, the cluster ``c1``, and the registry config ``r1``."""
+    given = replace(Settings(rate_limit_user=0, rate_limit_anonymous=0), **settings)
+    store = open_store(folder / "data")
+    sealer = open_sealer(folder / "data", None)
+    try:
+        async with Spawner() as spawn, aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            server = await _made(store, sealer, given, spawn)
+            server.session = session
+            runner = web.AppRunner(
+                application(server.services), access_log=None, shutdown_timeout=2
+            )
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                server.url = "http://{}:{}".format(*runner.addresses[0][:2])
+                yield server
+            finally:
+                server.services.jobs.close()
+                server.hub.close()
+                await runner.cleanup()
+    finally:
+        store.close()
+
+
+async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner) -> Server:
+    hub, fleet = LiveHub(), FakeFleet()
+    signed = Grants(store, await grants.open_key(store, sealer), settings.grant_ttl_s)
+    outcomes = Outcomes(signed)
+    outcomes.attach(fleet)
+    jobs = JobService(store, outcomes, hub.publish, spawn)
+    jobs.attach(fleet)
+    fleet.jobs = jobs
+    registries = RegistryConfigs(store, sealer)
+    checkpoints = CheckpointService(store, sealer, signed, ClusterDirectory(store))
+    checkpoints.attach(jobs, fleet, registries, fleet)
+    accounts = await open_users(store, sealer, settings)
+    key = await join_tokens.open_key(store, sealer)
+    services = Services(
+        settings=settings,
+        users=accounts,
+        registries=registries,
+        clusters=ClusterConfigs(store, sealer),
+        statistics=Counting(store, fleet, _no_pods, time.monotonic),
+        join_tokens=JoinTokens(store, key, settings.join_token_ttl_s, lambda: "-----BEGIN CA"),
+        jobs=jobs,
+        checkpoints=checkpoints,
+        fleet=fleet,
+        progress=hub,
+        audit=AuditLog(store),
+        metrics=Metrics(),
+        checks=_all_well,
+        wall=time.time,
+        rising=time.monotonic,
+    )
+    await _fill(services, store)
+    server = Server("", services, store, fleet, hub, session=None)  # type: ignore[arg-type]  # set by running()
+    for user in accounts.everyone():  # as a login does, without its work
+        server.tokens[user.username] = accounts._tokens.issue(user.username, _stamp(user))[0]
+    return server
+
+
+@functools.cache
+def _hashed() -> str:
+    return _HASHER.hash(PASSWORD)
+
+
+async def _fill(services: Services, store: Store) -> None:
+    for name, role in USERS.items():
+        row = UserRow(name, name, "", role, _hashed())
+        await store.write(lambda db, row=row: users.put(db, row))  # type: ignore[misc]
+    await services.users.load()
+    await services.registries.create(
+        RegistryDraft("r1", "https://registry.example:5000", "pusher", "registry-secret")
+    )
+    await services.clusters.create(
+        ClusterDraft("c1", api_server_url="https://api.example:6443", token="cluster-secret")
+    )
+
+
+async def _no_pods() -> int:
+    return 0
+
+
+async def _all_well() -> list[Check]:
+    return [Check("store", ok=True)]
