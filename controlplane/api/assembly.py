@@ -1,0 +1,84 @@
+"""The application: every section's routes mounted behind the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from controlplane.api import (
+    audit,
+    checkpoints,
+    clusters,
+    config_clusters,
+    config_registries,
+    config_users,
+    documentation,
+    jobs,
+    openapi,
+    operations,
+    progress,
+    registries,
+)
+from controlplane.api.edge import Edge, add_headers
+from controlplane.api.routing import BODY_LIMIT_BYTES, Route, Section
+from controlplane.api.services import Services
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SECTIONS: Final[tuple[Section, ...]] = (
+    checkpoints.SECTION,
+    clusters.SECTION,
+    registries.SECTION,
+    config_registries.SECTION,
+    config_clusters.SECTION,
+    config_users.SECTION,
+    jobs.SECTION,
+    progress.SECTION,
+    operations.SECTION,
+    audit.SECTION,
+    documentation.SECTION,
+)
+
+
+def routes() -> tuple[Route, ...]:
+    """Every route of the API, in the order in which they are tried."""
+    found = [route for section in SECTIONS for route in section.routes]
+    # literal segments win over parameters: /cluster/status/summary is no cluster's name
+    return tuple(sorted(found, key=lambda route: "{" in route.path))
+
+
+def description() -> bytes:
+    """The API as an OpenAPI 3.1 document (JSON)."""
+    return msgspec.json.encode(openapi.document(SECTIONS, routes()))
+
+
+def application(services: Services) -> web.Application:
+    """The API as an aiohttp application, ready to be run."""
+    endpoints: dict[Handler, Route] = {}
+    app = web.Application(client_max_size=BODY_LIMIT_BYTES + 1)
+    for route in routes():
+        handler = _mounted(route)
+        endpoints[handler] = route
+        app.router.add_route(route.method, route.path, handler)
+    app[documentation.DESCRIPTION] = description()
+    edge = Edge(services, endpoints)
+
+    @web.middleware
+    async def at_the_edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await edge.handle(request, handler)
+
+    app.middlewares.append(at_the_edge)
+    app.on_response_prepare.append(add_headers)
+    return app
+
+
+def _mounted(route: Route) -> Handler:
+    """What aiohttp's router finds; the edge knows the route by it and never calls it."""
+
+    async def endpoint(_request: web.Request) -> web.StreamResponse:
+        raise AssertionError(f"{route.path} was called without the edge")
+
+    return endpoint

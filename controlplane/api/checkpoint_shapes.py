@@ -1,0 +1,376 @@
+"""What requests about checkpoints carry, and what they are answered: both dialects, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from controlplane.api.fields import (
+    ContainerName,
+    FileName,
+    Id,
+    Limit,
+    Line,
+    Name,
+    Namespace,
+    NodeName,
+    PodName,
+    Repository,
+    Seconds,
+    Tag,
+    Url,
+)
+from controlplane.store.records import Checkpoint, CheckpointStatus, Job
+
+_FOLDER: Final = "/app/checkpoints"  # a label that clients know; nothing is ever opened there
+_UNITS: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
+
+
+class CheckpointRequest(msgspec.Struct):
+    """Which container to checkpoint, and how."""
+
+    aliases: ClassVar[dict[str, str]] = {"cluster": "cluster_name"}
+    example: ClassVar[dict[str, Any]] = {
+        "pod_name": "test-app",
+        "namespace": "default",
+        "node_name": "worker-node-1",
+        "container_name": "test-app",
+        "cluster_name": "production-cluster",
+    }
+    pod_name: PodName
+    namespace: Namespace
+    node_name: NodeName | None = None
+    container_name: ContainerName | None = None
+    cluster_name: Name | None = None
+    kube_api_address: Url | None = None
+    engine: Literal["auto", "runc", "kubelet", "cri"] = "auto"
+    leave_running: bool = True
+    timeout_s: Seconds | None = None
+    strict: bool = False
+    wait: bool = True
+
+
+class CheckpointAndPush(CheckpointRequest):
+    """Which container to checkpoint, and where its image goes."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "namespace": "default",
+        "cluster": "production-cluster",
+        "registry": "nexus-registry",
+        "image_name": "test-app-checkpoint",
+        "tag": "latest",
+    }
+    registry: Line | None = None
+    checkpoint_config_name: Line | None = None
+    image_name: Repository | None = None
+    tag: Tag | None = None
+    compression: Literal["zstd", "gzip", "none"] = "zstd"
+
+
+class CheckpointList(msgspec.Struct):
+    """Which checkpoints."""
+
+    aliases: ClassVar[dict[str, str]] = {"cluster": "cluster_name"}
+    cluster_name: Name | None = None
+    namespace: Namespace | None = None
+    pod_name: PodName | None = None
+    status: CheckpointStatus | None = None
+    limit: Limit = 1000
+    cursor: Line | None = None
+
+
+class CheckpointWanted(msgspec.Struct):
+    """Which checkpoint: its id or its file name."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class ArchiveWanted(msgspec.Struct):
+    """Which archive."""
+
+    pod_name: PodName
+    filename: FileName
+
+
+class DeleteRequest(msgspec.Struct):
+    """Which checkpoint, and whether its images stay."""
+
+    id: Id
+    keep_image: bool = False
+    wait: bool = True
+
+
+class PinRequest(msgspec.Struct):
+    """Which checkpoint, and whether it is kept."""
+
+    id: Id
+    pinned: bool = True
+
+
+class ShareRequest(msgspec.Struct):
+    """Which checkpoint, and which namespaces besides its own."""
+
+    id: Id
+    namespaces: Annotated[list[Namespace], Meta(min_length=1, max_length=256)]
+
+
+class Made(msgspec.Struct, frozen=True):
+    """One container's checkpoint among several."""
+
+    checkpoint_id: str
+    container_name: str
+    container_id: str
+    checkpoint_path: str
+    filename: str
+    size_bytes: int
+    pause_ms: float
+    image: str | None
+    image_digest: str | None
+    warnings: tuple[str, ...]
+
+
+class CheckpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod's container was checkpointed; with ``"*"`` the first one is told of here, all in ``checkpoints``."""
+
+    success: bool = True
+    message: str
+    pod_id: str
+    container_ids: list[str]
+    checkpoint_path: str
+    checkpoint_id: str
+    job_id: str
+    pod_name: str
+    namespace: str
+    node_name: str
+    cluster_name: str
+    engine: str
+    size_bytes: int
+    pause_ms: float
+    sha256: str | None
+    filename: str
+    warnings: list[str]
+    checkpoints: list[Made]
+
+
+class PushResult(msgspec.Struct, frozen=True):
+    """What the older server told of a push."""
+
+    message: str
+    image_tag: str
+
+
+class PushedAnswer(CheckpointAnswer, frozen=True, kw_only=True):
+    """A pod's container was checkpointed and pushed."""
+
+    image: str
+    image_tag: str
+    image_digest: str
+    push_result: PushResult
+
+
+class CheckpointItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint in a list."""
+
+    id: str
+    pod_name: str
+    namespace: str
+    created_at: str
+    size: str
+    status: str
+    checkpoint_name: str
+    analysis_result: str | None = None
+    scan_result: bool = False
+    node_name: str
+    cluster_name: str
+    container_name: str
+    size_bytes: int
+    image: str | None
+    image_digest: str | None
+    filename: str
+    expires_at: str | None
+    pinned: bool
+    engine: str
+    pause_ms: float
+
+
+class CheckpointsPage(msgspec.Struct, frozen=True):
+    """Checkpoints, newest first; ``next_cursor`` asks for more."""
+
+    checkpoints: list[CheckpointItem]
+    next_cursor: str | None
+    success: bool = True
+
+
+class ImageItem(msgspec.Struct, frozen=True):
+    """One push of a checkpoint."""
+
+    image: str
+    image_digest: str
+    reference: str
+    registry: str
+    size_bytes: int
+    pushed_at: str
+
+
+class CheckpointError(msgspec.Struct, frozen=True):
+    """Why a checkpoint failed."""
+
+    code: str
+    message: str
+    details: str
+
+
+class CheckpointDetails(CheckpointItem, frozen=True, kw_only=True):
+    """One checkpoint with all that is known."""
+
+    success: bool = True
+    checkpoint_path: str
+    job_id: str
+    owner: str
+    pod_id: str
+    container_id: str
+    sha256: str | None
+    base_image: str
+    criu_options: str
+    left_running: bool
+    on_node: bool
+    completed_at: str | None
+    warnings: tuple[str, ...]
+    error: CheckpointError | None
+    images: list[ImageItem]
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """Where a checkpoint may be restored too."""
+
+    message: str
+    checkpoint_id: str
+    namespaces: list[str]
+    success: bool = True
+
+
+def item(checkpoint: Checkpoint) -> CheckpointItem:
+    """A checkpoint as lists show it."""
+    return CheckpointItem(**_item(checkpoint))
+
+
+def detailed(checkpoint: Checkpoint) -> CheckpointDetails:
+    """A checkpoint with all that users may know of it."""
+    error = checkpoint.error
+    return CheckpointDetails(
+        **_item(checkpoint),
+        checkpoint_path=_path(checkpoint),
+        job_id=checkpoint.job_id,
+        owner=checkpoint.owner,
+        pod_id=checkpoint.pod_uid,
+        container_id=checkpoint.container_id,
+        sha256=checkpoint.sha256,
+        base_image=checkpoint.image_ref,
+        criu_options=checkpoint.criu_options,
+        left_running=checkpoint.left_running,
+        on_node=checkpoint.local,
+        completed_at=checkpoint.completed_at,
+        warnings=checkpoint.warnings,
+        error=CheckpointError(error.code, error.message, error.details) if error else None,
+        images=[
+            ImageItem(i.image, i.digest, i.reference, i.registry, i.size_bytes, i.pushed_at)
+            for i in checkpoint.images
+        ],
+    )
+
+
+def created(job: Job, checkpoints: Sequence[Checkpoint]) -> CheckpointAnswer:
+    """The answer of a checkpoint job that is done."""
+    return CheckpointAnswer(message="Checkpoint created successfully", **_created(job, checkpoints))
+
+
+def pushed(job: Job, checkpoints: Sequence[Checkpoint]) -> PushedAnswer:
+    """The answer of a job that checkpointed and pushed."""
+    images = [image for checkpoint in checkpoints for image in checkpoint.images[:1]]
+    image = images[0].image if images else ""
+    return PushedAnswer(
+        message="Combined checkpoint and push operation completed successfully",
+        image=image,
+        image_tag=image,
+        image_digest=images[0].digest if images else "",
+        push_result=PushResult("Checkpoint image successfully committed and pushed", image),
+        **_created(job, checkpoints),
+    )
+
+
+def size_words(size_bytes: int) -> str:
+    """A size as the reference writes it: ``150MB``."""
+    for unit_bytes, name in _UNITS:
+        if size_bytes >= unit_bytes:
+            amount = size_bytes / unit_bytes
+            return f"{amount:.0f}{name}" if amount >= 10 else f"{amount:.1f}{name}"
+    return f"{size_bytes}B"
+
+
+def _created(job: Job, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    first = checkpoints[0]
+    return {
+        "pod_id": first.pod_uid,
+        "container_ids": [c.container_id for c in checkpoints],
+        "checkpoint_path": _path(first),
+        "checkpoint_id": first.id,
+        "job_id": job.id,
+        "pod_name": first.pod_name,
+        "namespace": first.namespace,
+        "node_name": first.node,
+        "cluster_name": first.cluster,
+        "engine": first.engine,
+        "size_bytes": sum(c.size_bytes for c in checkpoints),
+        "pause_ms": max(c.pause_ms for c in checkpoints),
+        "sha256": first.sha256,
+        "filename": first.filename,
+        "warnings": [warning for c in checkpoints for warning in c.warnings],
+        "checkpoints": [_made(c) for c in checkpoints],
+    }
+
+
+def _made(checkpoint: Checkpoint) -> Made:
+    image = checkpoint.images[0] if checkpoint.images else None
+    return Made(
+        checkpoint_id=checkpoint.id,
+        container_name=checkpoint.container_name,
+        container_id=checkpoint.container_id,
+        checkpoint_path=_path(checkpoint),
+        filename=checkpoint.filename,
+        size_bytes=checkpoint.size_bytes,
+        pause_ms=checkpoint.pause_ms,
+        image=image.image if image else None,
+        image_digest=image.digest if image else None,
+        warnings=checkpoint.warnings,
+    )
+
+
+def _item(checkpoint: Checkpoint) -> dict[str, Any]:
+    image = checkpoint.images[0] if checkpoint.images else None
+    return {
+        "id": checkpoint.id,
+        "pod_name": checkpoint.pod_name,
+        "namespace": checkpoint.namespace,
+        "created_at": checkpoint.created_at,
+        "size": size_words(checkpoint.size_bytes),
+        "status": checkpoint.status,
+        "checkpoint_name": checkpoint.filename,
+        "node_name": checkpoint.node,
+        "cluster_name": checkpoint.cluster,
+        "container_name": checkpoint.container_name,
+        "size_bytes": checkpoint.size_bytes,
+        "image": image.image if image else None,
+        "image_digest": image.digest if image else None,
+        "filename": checkpoint.filename,
+        "expires_at": checkpoint.expires_at,
+        "pinned": checkpoint.pinned,
+        "engine": checkpoint.engine,
+        "pause_ms": checkpoint.pause_ms,
+    }
+
+
+def _path(checkpoint: Checkpoint) -> str:
+    return f"{_FOLDER}/{checkpoint.filename}"

@@ -1,0 +1,169 @@
+"""What the API needs of the rest of the control plane; ``app.py`` plugs it in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from controlplane.api.metrics import Metrics
+from controlplane.checkpoints.service import CheckpointService
+from controlplane.clusters.configs import ClusterConfigs
+from controlplane.clusters.statistics import Statistics
+from controlplane.clusters.tokens import JoinTokens
+from controlplane.identity import Actor
+from controlplane.jobs.service import JobService
+from controlplane.registries.configs import RegistryConfigs
+from controlplane.settings import Settings
+from controlplane.users.audit import AuditLog
+from controlplane.users.service import Users
+
+
+class Reason(Protocol):
+    """Why a node is not ready, or what is limited, and what to do."""
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def remedy(self) -> str: ...
+
+
+class NodeFacts(Protocol):
+    """What a node has."""
+
+    @property
+    def engines(self) -> tuple[str, ...]: ...
+
+    @property
+    def restore_drivers(self) -> tuple[str, ...]: ...
+
+    @property
+    def criu_version(self) -> str: ...
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def runtime_version(self) -> str: ...
+
+    @property
+    def oci_runtime(self) -> str: ...
+
+    @property
+    def oci_runtime_version(self) -> str: ...
+
+    @property
+    def runc_version(self) -> str: ...
+
+    @property
+    def kubelet_version(self) -> str: ...
+
+    @property
+    def kernel(self) -> str: ...
+
+    @property
+    def architecture(self) -> str: ...
+
+
+class NodeStatus(Protocol):
+    """What a node's agent last reported."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def reasons(self) -> Sequence[Reason]: ...
+
+
+class Node(Protocol):
+    """A node whose agent joined at some time; ``last_seen`` is RFC 3339, stale is more than a minute ago."""
+
+    @property
+    def cluster(self) -> str: ...
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def last_seen(self) -> str: ...
+
+    @property
+    def stale(self) -> bool: ...
+
+    @property
+    def facts(self) -> NodeFacts: ...
+
+    @property
+    def status(self) -> NodeStatus: ...
+
+
+class Fleet(Protocol):
+    """The nodes, connected or not."""
+
+    def nodes(self, cluster: str = "") -> Sequence[Node]: ...
+
+
+class Event(Protocol):
+    """One piece of news of a job."""
+
+    def message(self) -> Mapping[str, object]: ...
+
+
+class Progress(Protocol):
+    """The hub that tells of jobs while they run."""
+
+    def subscribe(
+        self, actor: Actor, since: int | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """News for ``actor``: first the running jobs' latest, then as it comes.
+
+        The iterator ends when the reader is too slow to keep up or the server stops.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must work for the control plane to be ready."""
+
+    name: str
+    ok: bool
+    message: str = ""
+
+
+async def _nothing() -> None:
+    """Nobody wants to hear of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The ports of the API.
+
+    Attributes:
+        wall: Unix seconds.
+        rising: seconds that never jump.
+        checks: what ``/ready`` asks.
+        registries_changed: called after registry configs changed, so that agents hear of it.
+    """
+
+    settings: Settings
+    users: Users
+    registries: RegistryConfigs
+    clusters: ClusterConfigs
+    fleet: Fleet
+    statistics: Callable[[], Awaitable[Statistics]]
+    progress: Progress
+    join_tokens: JoinTokens
+    checks: Callable[[], Awaitable[Sequence[Check]]]
+    audit: AuditLog
+    jobs: JobService
+    checkpoints: CheckpointService
+    metrics: Metrics
+    wall: Callable[[], float]
+    rising: Callable[[], float]
+    registries_changed: Callable[[], Awaitable[None]] = _nothing

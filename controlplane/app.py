@@ -1,0 +1,317 @@
+"""The composition root: opens the store, plugs the rooms together, serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc.aio
+from aiohttp import web
+from prometheus_client import Gauge
+
+from controlplane import api
+from controlplane.api.metrics import Metrics
+from controlplane.api.services import Check, Services
+from controlplane.checkpoints import grants as granting
+from controlplane.checkpoints.grants import Grants
+from controlplane.checkpoints.outcomes import Outcomes
+from controlplane.checkpoints.service import CheckpointService
+from controlplane.clusters import tokens
+from controlplane.clusters.configs import ClusterConfigs
+from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.statistics import Counting
+from controlplane.clusters.tokens import JoinTokens
+from controlplane.errors import Broken, SnapError
+from controlplane.jobs import JobService
+from controlplane.link import certificates, listening
+from controlplane.link.announcing import Announcer
+from controlplane.link.credentials import Credentials
+from controlplane.link.fleet import Fleet
+from controlplane.link.listening import ServedCertificate
+from controlplane.link.liveness import Liveness
+from controlplane.link.server import LinkServer, Trust
+from controlplane.link.transfers import Transfers
+from controlplane.link.views import NodeDirectory
+from controlplane.live.hub import LiveHub
+from controlplane.registries.configs import RegistryConfigs
+from controlplane.settings import Settings
+from controlplane.store import agents
+from controlplane.store.database import Store, open_store
+from controlplane.store.secrets import Sealer, open_sealer
+from controlplane.users.audit import AuditLog
+from controlplane.users.opening import open_users
+
+# a stop takes at most 10 s: requests, then agents, then what runs in the background
+_REQUESTS_S: Final = 4.0
+_AGENTS_S: Final = 1.0
+_BACKGROUND_S: Final = 3.0
+_DAY_S: Final = 86_400.0
+_log = logging.getLogger(__name__)
+
+
+class Background:
+    """Tasks that outlive the request that began them; none is forgotten, none fails unseen."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run ``work`` as a named task."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def stop(self) -> None:
+        """Cancel what runs and wait for its end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_BACKGROUND_S)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not isinstance(failure, SnapError):
+            _log.error("task %r failed", task.get_name(), exc_info=failure)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """The rooms, plugged together."""
+
+    settings: Settings
+    services: Services
+    jobs: JobService
+    hub: LiveHub
+    fleet: Fleet
+    announcer: Announcer
+    liveness: Liveness
+    link: LinkServer
+    certificate: ServedCertificate
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates again.
+
+    Raises:
+        Broken: it can't start; the message says why.
+    """
+    background = Background()
+    store = await asyncio.to_thread(open_store, settings.data_dir)
+    try:
+        sealer = await asyncio.to_thread(open_sealer, settings.data_dir, settings.secret_key_file)
+        control = await compose(settings, store, sealer, background)
+        await _first_administrator(control)
+        async with _agents(control), _requests(control, background):
+            await _until_stopped(control)
+            # whoever waits for a job answers now, before the listeners close
+            control.jobs.close()
+            control.hub.close()
+        await background.stop()
+    finally:
+        await asyncio.to_thread(store.close)
+    _log.info("stopped")
+
+
+async def compose(
+    settings: Settings, store: Store, sealer: Sealer, background: Background
+) -> ControlPlane:
+    """Make every room and plug it to its neighbours; nothing listens yet."""
+    certificate = await asyncio.to_thread(_certificate, settings)
+    seen = await store.read(agents.everyone)
+    hub, transfers, metrics = LiveHub(), Transfers(), Metrics()
+    credentials = Credentials(store, sealer)
+    grants = Grants(store, await granting.open_key(store, sealer), settings.grant_ttl_s)
+    fleet = Fleet(credentials, transfers, ((agent.cluster, agent.node) for agent in seen))
+    nodes = NodeDirectory(fleet, seen)
+    announcer = Announcer(fleet, grants, credentials)
+    outcomes = Outcomes(grants)
+    outcomes.attach(announcer)
+    jobs = JobService(store, outcomes, hub.publish, background.spawn)
+    jobs.attach(fleet)
+    registries = RegistryConfigs(store, sealer)
+    checkpoints = CheckpointService(store, sealer, grants, ClusterDirectory(store))
+    checkpoints.attach(jobs, fleet, registries, announcer)
+    join_tokens = JoinTokens(
+        store,
+        await tokens.open_key(store, sealer),
+        settings.join_token_ttl_s,
+        lambda: certificate.ca_pem,
+    )
+    for job in await jobs.open_jobs():
+        hub.publish(job)
+    _measure(metrics, fleet, hub)
+    services = Services(
+        settings=settings,
+        users=await open_users(store, sealer, settings),
+        registries=registries,
+        clusters=ClusterConfigs(store, sealer),
+        fleet=nodes,
+        statistics=Counting(store, nodes, pods=_no_pods, rising=time.monotonic),
+        progress=hub,
+        join_tokens=join_tokens,
+        checks=lambda: _checks(store),
+        audit=AuditLog(store),
+        jobs=jobs,
+        checkpoints=checkpoints,
+        metrics=metrics,
+        wall=time.time,
+        rising=time.monotonic,
+        registries_changed=announcer.registries_changed,
+    )
+    link = LinkServer(store, join_tokens, jobs, fleet, transfers, Trust(grants, credentials))
+    liveness = Liveness(store, fleet, jobs)
+    return ControlPlane(
+        settings, services, jobs, hub, fleet, announcer, liveness, link, certificate
+    )
+
+
+def _certificate(settings: Settings) -> ServedCertificate:
+    chain, key = settings.tls_cert_file, settings.tls_key_file
+    if chain is not None and key is not None:
+        return ServedCertificate(lambda: certificates.from_files(chain, key, settings.tls_ca_file))
+    folder = settings.data_dir / "tls"
+    return ServedCertificate(lambda: certificates.made(folder, settings.tls_sans))
+
+
+async def _first_administrator(control: ControlPlane) -> None:
+    made_up = await control.services.users.make_first_administrator(control.settings.admin_password)
+    if made_up is not None:  # shown once, on the terminal, never in a log
+        sys.stderr.write(f"The first user is admin, its password is {made_up}\n")
+        sys.stderr.flush()
+
+
+@asynccontextmanager
+async def _agents(control: ControlPlane) -> AsyncIterator[grpc.aio.Server]:
+    """Answer agents for the block."""
+    server = await listening.listen(control.settings.grpc_addr, control.certificate, control.link)
+    try:
+        yield server
+    finally:
+        await server.stop(_AGENTS_S)
+
+
+@asynccontextmanager
+async def _requests(control: ControlPlane, background: Background) -> AsyncIterator[None]:
+    """Answer users for the block, and look after the nodes."""
+    settings = control.settings
+    runner = web.AppRunner(
+        api.application(control.services), access_log=None, shutdown_timeout=_REQUESTS_S
+    )
+    await runner.setup()
+    context = _http_tls(settings)
+    try:
+        address = settings.http_addr
+        site = web.TCPSite(runner, address.host, address.port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as cause:
+            raise Broken(
+                f"SNAP_HTTP_ADDR: {address} can't be listened on ({cause.strerror}).",
+                details=str(cause),
+            ) from cause
+        _log.info("REST on %s://%s", "https" if context else "http", address)
+        background.spawn(_forever(control.liveness.run(), "looking after nodes"), "liveness")
+        background.spawn(_forever(_daily(control, context), "daily chores"), "daily")
+        _on_hangup(control, context, background)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _until_stopped(control: ControlPlane) -> None:
+    """Return at the first SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _log.info("ready, data in %s", control.settings.data_dir)
+    await stop.wait()
+    _log.info("stopping")
+
+
+def _on_hangup(
+    control: ControlPlane, context: ssl.SSLContext | None, background: Background
+) -> None:
+    """Read certificates again at SIGHUP."""
+
+    def reload() -> None:
+        background.spawn(_reload(control, context), "reload certificates")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+async def _reload(control: ControlPlane, context: ssl.SSLContext | None) -> None:
+    changed = await asyncio.to_thread(control.certificate.reload)
+    _log.info("certificate for agents %s", "reloaded" if changed else "unchanged")
+    if context is not None:
+        try:
+            await asyncio.to_thread(_load_chain, context, control.settings)
+        except Broken as failure:
+            _log.error("the certificate for REST stays as it was: %s", failure.message)
+
+
+async def _daily(control: ControlPlane, context: ssl.SSLContext | None) -> None:
+    """Renew the certificate that was made here, and the nodes' grants, long before they end."""
+    while True:
+        await asyncio.sleep(_DAY_S)
+        await _reload(control, context)
+        await control.announcer.refresh()
+
+
+async def _forever(work: Coroutine[Any, Any, None], name: str) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - logged, and it ends the program
+        # the server without these chores is worse than no server: a supervisor starts it anew
+        _log.exception("%s failed; stopping", name)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _http_tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.http_tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _load_chain(context, settings)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, settings: Settings) -> None:
+    chain, key = settings.http_tls_cert_file, settings.http_tls_key_file
+    try:
+        context.load_cert_chain(chain or Path(), key)
+    except (OSError, ssl.SSLError) as cause:
+        raise Broken(
+            f"{chain} and {key} can't be used for REST over TLS.", details=str(cause)
+        ) from cause
+
+
+def _measure(metrics: Metrics, fleet: Fleet, hub: LiveHub) -> None:
+    connected = Gauge("snap_agents_connected", "Agents connected", registry=metrics.registry)
+    connected.set_function(lambda: len(fleet.sessions()))
+    readers = Gauge("snap_live_readers", "WebSockets open", registry=metrics.registry)
+    readers.set_function(lambda: hub.subscribers)
+
+
+async def _no_pods() -> int:
+    return 0
+
+
+async def _checks(store: Store) -> Sequence[Check]:
+    try:
+        async with asyncio.timeout(2):
+            await store.read(lambda db: db.execute("SELECT 1").fetchone())
+    except TimeoutError:
+        return [Check("store", ok=False, message="The database does not answer.")]
+    return [Check("store", ok=True), Check("agents", ok=True)]

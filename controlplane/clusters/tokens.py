@@ -1,0 +1,129 @@
+"""Join tokens: signed, short-lived, of one cluster, revocable; they admit a node's first session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import jwt
+from sqlite_utils import Database
+
+from controlplane.errors import Unauthenticated
+from controlplane.identity import Actor
+from controlplane.store import agents, audit, clock
+from controlplane.store.agents import JoinTokenRow
+from controlplane.store.audit import AuditEntry
+from controlplane.store.database import Store
+from controlplane.store.secrets import Sealer
+
+AUDIENCE: Final = "snap-agent"
+ISSUER: Final = "snap"
+_KEY: Final = "system/join-token-key"
+_ALGORITHM: Final = "HS256"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """What a cluster's agents need to join; ``ca_pem`` is whom they should trust."""
+
+    token: str = field(repr=False)
+    ca_pem: str
+    expires_at: str
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinClaims:
+    """What a join token says. An expired one admits only nodes that registered their key before."""
+
+    cluster: str
+    token_id: str
+    is_expired: bool
+
+
+class JoinTokens:
+    """Gives out and checks join tokens.
+
+    Args:
+        key: signs them; see ``open_key``.
+        ca_pem: gives the CA that agents should trust now.
+    """
+
+    def __init__(self, store: Store, key: bytes, ttl_s: float, ca_pem: Callable[[], str]) -> None:
+        self._store = store
+        self._key = key
+        self._ttl_s = ttl_s
+        self._ca_pem = ca_pem
+
+    async def issue(self, cluster: str, actor: Actor) -> JoinToken:
+        """A new token for the agents of ``cluster`` (which exists)."""
+        row = JoinTokenRow(
+            token_id=clock.new_ulid(),
+            cluster=cluster,
+            created_by=actor.username,
+            created_at=clock.now(),
+            expires_at=clock.now(self._ttl_s),
+        )
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": cluster,
+            "jti": row.token_id,
+            "exp": int(clock.parse(row.expires_at).timestamp()),
+        }
+        token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
+        entry = AuditEntry(actor.username, "join token issued", f"cluster/{cluster}")
+
+        def keep(db: Database) -> None:
+            agents.insert_token(db, row)
+            audit.write(db, entry)
+
+        await self._store.write(keep)
+        return JoinToken(token, self._ca_pem(), row.expires_at, row.token_id)
+
+    async def check(self, token: str) -> JoinClaims:
+        """What a token says, if it was given out here and is not revoked.
+
+        Raises:
+            Unauthenticated: it is not one of ours, or revoked; the message says which.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[_ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": ["exp", "sub", "jti"], "verify_exp": False},
+            )
+        except jwt.InvalidTokenError as cause:
+            message = "The join token is not one of this control plane."
+            raise Unauthenticated(message, details=type(cause).__name__) from cause
+        token_id = str(claims["jti"])
+        row = await self._store.read(lambda db: agents.token(db, token_id))
+        if row is None or row.cluster != claims["sub"]:
+            raise Unauthenticated("The join token is not known here any more; make a new one.")
+        if row.revoked_at is not None:
+            raise Unauthenticated("The join token was revoked; make a new one.")
+        return JoinClaims(row.cluster, token_id, is_expired=row.expires_at <= clock.now())
+
+    @staticmethod
+    def revoke_all(db: Database, cluster: str) -> int:
+        """Revoke every token of a cluster, in the caller's transaction; how many were good."""
+        return agents.revoke_tokens(db, cluster)
+
+    async def revoke(self, cluster: str, token_id: str, actor: Actor) -> bool:
+        """Revoke one token; whether it was good until now."""
+        entry = AuditEntry(actor.username, "join token revoked", f"cluster/{cluster}")
+
+        def run(db: Database) -> bool:
+            audit.write(db, entry)
+            return agents.revoke_tokens(db, cluster, token_id) > 0
+
+        return await self._store.write(run)
+
+
+async def open_key(store: Store, sealer: Sealer) -> bytes:
+    """The key that signs join tokens, made at the first start."""
+    return await store.write(lambda db: sealer.get_or_make(db, _KEY))

@@ -1,0 +1,161 @@
+"""What agents report, put into the table: each batch in one transaction, older leases refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+from sqlite_utils import Database
+
+from controlplane.jobs import transitions
+from controlplane.store import clock
+from controlplane.store import jobs as rows
+from controlplane.store.records import ENDED, Job, JobState, JobUpdate
+
+_log = logging.getLogger(__name__)
+Node = tuple[str, str]  # cluster, node
+
+
+class Effects(Protocol):
+    """What a job's news mean to other rows (``checkpoints.outcomes``)."""
+
+    def apply(self, db: Database, job: Job) -> None:
+        """Called inside the transaction that stores the job's new state or result."""
+        ...
+
+    async def after(self, job: Job) -> None:
+        """Called once that transaction is on disk, when the job has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What an agent's journal says of a job."""
+
+    epoch: int
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a node says of itself when it comes back.
+
+    Attributes:
+        last_sequence: the highest sequence that it has given out.
+        jobs: by id.
+    """
+
+    last_sequence: int
+    jobs: Mapping[str, Brief] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What came of comparing a journal with the table.
+
+    Attributes:
+        up_to_sequence: news up to here are stored.
+        start: jobs to send (again); ``cancel``: (job id, epoch) to stop.
+        changed: jobs whose row changed.
+    """
+
+    up_to_sequence: int
+    start: list[Job] = field(default_factory=list)
+    cancel: list[tuple[str, int]] = field(default_factory=list)
+    changed: list[Job] = field(default_factory=list)
+
+
+def store(
+    db: Database, node: Node, updates: Sequence[JobUpdate], effects: Effects
+) -> tuple[int, list[Job]]:
+    """Store a batch of news of one node; (up to which sequence is stored, jobs that changed).
+
+    News that were stored before are skipped, so a repeated batch changes nothing. Of a job's
+    progress only the last in the batch is written.
+    """
+    stored = rows.stored_sequence(db, *node)
+    fresh = sorted((u for u in updates if u.sequence > stored), key=lambda u: u.sequence)
+    if not fresh:
+        return stored, []
+    changed = {}
+    for news in _coalesced(fresh):
+        job = _apply(db, node, news, effects)
+        if job is not None:
+            changed[job.id] = job
+    stored = fresh[-1].sequence
+    rows.store_sequence(db, *node, stored)
+    return stored, list(changed.values())
+
+
+def reconcile(db: Database, node: Node, journal: Journal, effects: Effects) -> Reconciled:
+    """Compare a node's journal with the table after a time apart."""
+    stored = rows.stored_sequence(db, *node)
+    if journal.last_sequence < stored:  # the node lost its journal and counts from the start
+        stored = journal.last_sequence
+        rows.store_sequence(db, *node, stored)
+    done = Reconciled(stored)
+    open_jobs = rows.open_jobs(db, *node)
+    for job in open_jobs:
+        _reconcile_job(db, job, journal.jobs.get(job.id), done, effects)
+    known = {job.id for job in open_jobs}
+    done.cancel += [  # the table has closed these
+        (job_id, brief.epoch)
+        for job_id, brief in journal.jobs.items()
+        if job_id not in known and brief.state not in ENDED
+    ]
+    return done
+
+
+def _reconcile_job(
+    db: Database, job: Job, brief: Brief | None, done: Reconciled, effects: Effects
+) -> None:
+    if brief is not None:
+        if brief.epoch < job.epoch:
+            done.start.append(job)  # it has the job under a lease that was renewed since
+        if job.cancel_requested and brief.state not in ENDED:
+            done.cancel.append((job.id, job.epoch))
+        current = msgspec.structs.replace(job, agent_lost=False)
+    elif job.cancel_requested:
+        message = "Cancelled; the node did not know of it."
+        current = transitions.ended_here(job, JobState.CANCELLED, message)
+    else:
+        current = msgspec.structs.replace(
+            job, epoch=job.epoch + 1, agent_lost=False, updated_at=clock.now()
+        )
+        done.start.append(current)
+    if current != job:
+        rows.update(db, current, changed_state=current.state is not job.state)
+        effects.apply(db, current)
+        done.changed.append(current)
+
+
+def _apply(db: Database, node: Node, news: JobUpdate, effects: Effects) -> Job | None:
+    job = rows.find(db, news.job_id)
+    if job is None or (job.cluster, job.node) != node:
+        _log.warning("node %s of %s reports on job %s, not its own", node[1], node[0], news.job_id)
+        return None
+    after = transitions.advance(job, news)
+    if after is None:
+        _log.info(
+            "job %s is %s under epoch %d: news %s of epoch %d refused",
+            *(job.id, job.state, job.epoch, news.state, news.epoch),
+        )
+        return None
+    changed_state = after.state is not job.state
+    rows.update(db, after, changed_state=changed_state)
+    if changed_state or news.result is not None:
+        effects.apply(db, after)
+    return after
+
+
+def _coalesced(updates: Sequence[JobUpdate]) -> list[JobUpdate]:
+    """The updates without progress that a later one in the batch overtakes."""
+    latest = {u.job_id: u.sequence for u in updates}
+    return [
+        u
+        for u in updates
+        if u.state in ENDED or u.result is not None or u.sequence == latest[u.job_id]
+    ]

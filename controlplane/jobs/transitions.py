@@ -1,0 +1,54 @@
+"""The one table of what a job's state may become."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from controlplane.store import clock
+from controlplane.store.records import ENDED, Job, JobFailure, JobState, JobUpdate
+
+# completed right from queued: the news that it ran may have been coalesced away
+TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.QUEUED, JobState.RUNNING}) | ENDED,
+    JobState.RUNNING: frozenset({JobState.RUNNING}) | ENDED,
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+_BEGUN: Final = frozenset({JobState.RUNNING, JobState.COMPLETED})
+
+
+def advance(job: Job, news: JobUpdate) -> Job | None:
+    """``job`` after ``news``; None if the news are refused (older lease, or no such transition)."""
+    if news.epoch < job.epoch or news.state not in TRANSITIONS[job.state]:
+        return None
+    at = clock.now()
+    ended = news.state in ENDED
+    completed = news.state is JobState.COMPLETED
+    return msgspec.structs.replace(
+        job,
+        state=news.state,
+        progress=100.0 if completed else min(max(job.progress, news.progress), 100.0),
+        message=news.message or (news.error.message if news.error else job.message),
+        task_name=news.task_name or job.task_name,
+        bytes_done=news.bytes_done or job.bytes_done,
+        bytes_total=news.bytes_total or job.bytes_total,
+        result=news.result or job.result,
+        error=(news.error or job.error) if ended and not completed else None,
+        agent_lost=False,
+        started_at=job.started_at or (at if news.state in _BEGUN else None),
+        updated_at=at,
+        ended_at=at if ended else None,
+    )
+
+
+def ended_here(job: Job, state: JobState, message: str, error: JobFailure | None = None) -> Job:
+    """``job`` ended by the control plane itself, its node having no part in it."""
+    news = JobUpdate(
+        job_id=job.id, epoch=job.epoch, sequence=0, state=state, message=message, error=error
+    )
+    after = advance(job, news)
+    return job if after is None else after

@@ -1,0 +1,74 @@
+"""Keeping what is known of nodes: stored now and then, and jobs flagged whose node is long away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from sqlite_utils import Database
+
+from controlplane.link.fleet import Fleet
+from controlplane.link.server import seen
+from controlplane.link.session import LOST_S
+from controlplane.store import agents, clusters
+from controlplane.store.database import Store
+from controlplane.store.records import Job
+
+LOOK_EVERY_S: Final = 10.0
+KEEP_EVERY: Final = 3  # looks; what a restart forgets of a node's status is at most so old
+
+
+class Jobs(Protocol):
+    """The job table (``jobs.JobService``)."""
+
+    async def open_jobs(self) -> Sequence[Job]: ...
+
+    async def mark_lost(self, nodes: Sequence[tuple[str, str]]) -> None: ...
+
+
+class Liveness:
+    """Looks after the fleet for as long as ``run`` runs."""
+
+    def __init__(self, store: Store, fleet: Fleet, jobs: Jobs) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._jobs = jobs
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            looks += 1
+            await self.flag_lost()
+            await self.send_away()
+            if looks % KEEP_EVERY == 0:
+                await self.keep()
+
+    async def flag_lost(self) -> None:
+        """Flag the open jobs of nodes that have been away for minutes."""
+        nodes = {
+            (job.cluster, job.node) for job in await self._jobs.open_jobs() if not job.agent_lost
+        }
+        lost = [node for node in nodes if self._fleet.away_s(*node) > LOST_S]
+        if lost:
+            await self._jobs.mark_lost(lost)
+
+    async def send_away(self) -> None:
+        """End the sessions of clusters that were deleted."""
+        known = {cluster.name for cluster in await self._store.read(clusters.everything)}
+        for session in self._fleet.sessions():
+            if session.cluster not in known:
+                session.close()
+
+    async def keep(self) -> None:
+        """Store how every connected agent was last seen."""
+        sessions = self._fleet.sessions()
+
+        def put(db: Database) -> None:
+            for session in sessions:
+                agents.put(db, seen(session))
+
+        if sessions:
+            await self._store.write(put)

@@ -1,0 +1,228 @@
+"""Sessions with agents: admit, compare journals, welcome, then listen and speak until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from controlplane.checkpoints.grants import Grants
+from controlplane.clusters.tokens import JoinClaims
+from controlplane.errors import Conflict, Denied, SnapError
+from controlplane.jobs.intake import Brief, Journal, Reconciled
+from controlplane.link import admission, frames, wire
+from controlplane.link.credentials import Credentials
+from controlplane.link.fleet import Fleet
+from controlplane.link.session import HEARTBEAT_S, SILENT_S, Session
+from controlplane.link.transfers import Transfers
+from controlplane.store import agents, audit
+from controlplane.store.agents import SeenAgent
+from controlplane.store.audit import AuditEntry
+from controlplane.store.database import Store
+from controlplane.store.records import Job, JobUpdate
+
+HANDSHAKE_S: Final = 15.0
+_log = logging.getLogger(__name__)
+
+
+class Tokens(Protocol):
+    """Checks join tokens (``clusters.tokens.JoinTokens``)."""
+
+    async def check(self, token: str) -> JoinClaims: ...
+
+
+class Jobs(Protocol):
+    """Takes what agents report (``jobs.JobService``)."""
+
+    async def take(self, cluster: str, node: str, updates: Sequence[JobUpdate]) -> int: ...
+
+    async def reconcile(self, cluster: str, node: str, hello: Journal) -> Reconciled: ...
+
+    async def reject(self, job_id: str, failure: SnapError, *, begun: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a node is told at its welcome: whose grants hold, and how it reaches registries."""
+
+    grants: Grants
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class LinkServer:
+    """The server's side of ``AgentLink`` (``wire.Handlers``)."""
+
+    store: Store
+    tokens: Tokens
+    jobs: Jobs
+    fleet: Fleet
+    transfers: Transfers
+    trust: Trust
+
+    async def connect(
+        self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+    ) -> None:
+        """One session from its challenge to its end.
+
+        Raises:
+            SnapError: the agent is not admitted; the message is for its log.
+        """
+        claims = await self.tokens.check(token)
+        nonce = os.urandom(32)
+        await context.write(wire.challenge(nonce))
+        hello = await _first_word(said)
+        await admission.admit(self.store, claims, nonce, hello)
+        session = Session(hello)
+        try:
+            async with self.fleet.joined(session):
+                await self._welcome(session, hello, context)
+                _log.info("node %s of %s joined", session.node, session.cluster)
+                await self._converse(session, said, context)
+        except Conflict as refusal:
+            await self._alarm(session, refusal)
+            raise
+        finally:
+            if session.status is not None:
+                await self.store.write(lambda db: agents.put(db, seen(session)))
+            _log.info("node %s of %s left", session.node, session.cluster)
+
+    async def receive_archive(self, token: str, chunks: AsyncIterator[wire.Chunk]) -> int:
+        """Take an archive that was asked for; how many bytes came."""
+        claims = await self.tokens.check(token)
+
+        async def pieces() -> AsyncIterator[frames.Chunk]:
+            async for chunk in chunks:
+                yield wire.chunk(chunk)
+
+        return await self.transfers.take(claims.cluster, pieces())
+
+    async def _welcome(self, session: Session, hello: frames.Hello, context: wire.Context) -> None:
+        """Bring both sides to the same knowledge; jobs may come once this returns."""
+        briefs = {job.job_id: Brief(job.epoch, job.state) for job in hello.jobs}
+        journal = Journal(hello.last_sequence, briefs)
+        await self.store.write(lambda db: agents.put(db, seen(session)))
+        done = await self.jobs.reconcile(session.cluster, session.node, journal)
+        granted = await self.trust.grants.of_cluster(session.cluster)
+        trust = (
+            self.trust.grants.public_key,
+            [frames.SignedGrant(grant.payload, grant.signature) for grant in granted],
+            await self.trust.credentials.of_cluster(session.cluster),
+        )
+        for job in done.start:
+            await self._send_again(session, job)
+        for job_id, epoch in done.cancel:
+            session.send(wire.cancel(session.next_sequence(), job_id, epoch))
+        # ready first: an agent that was welcomed can be reached. What is sent waits for _speak.
+        self.fleet.ready(session)
+        await context.write(wire.welcome(session.id, HEARTBEAT_S, done.up_to_sequence, trust))
+
+    async def _send_again(self, session: Session, job: Job) -> None:
+        _log.info("job %s goes to node %s again, epoch %d", job.id, job.node, job.epoch)
+        try:
+            access = await self.trust.credentials.of_job(job)
+        except SnapError as failure:
+            await self.jobs.reject(job.id, failure, begun=True)
+        else:
+            session.send(wire.start(session.next_sequence(), job, access))
+
+    async def _converse(
+        self, session: Session, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+    ) -> None:
+        """Listen and speak until one side is gone or silent."""
+        tasks = [
+            asyncio.create_task(self._listen(session, said), name=f"hear {session.node}"),
+            asyncio.create_task(_speak(session, context), name=f"tell {session.node}"),
+            asyncio.create_task(_watch(session), name=f"watch {session.node}"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except wire.STREAM_OVER as cause:
+            _log.debug("the stream of node %s ended: %r", session.node, cause)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self, session: Session, said: AsyncIterator[wire.AgentFrame]) -> None:
+        async for frame in said:
+            session.heard()
+            await self._hear(session, wire.said(frame))
+
+    async def _hear(self, session: Session, said: frames.Said) -> None:
+        match said:
+            case frames.StatusNews():
+                session.status = said.status
+                session.facts = said.facts or session.facts
+            case frames.JobNews():
+                up_to = await self.jobs.take(session.cluster, session.node, said.updates)
+                session.send(wire.stored(up_to))
+            case frames.Taken():
+                session.taken(said.up_to_sequence)
+            case frames.PodAnswer():
+                session.answered(said)
+            case frames.ArchiveRefused():
+                self.fleet.refused(said, session.cluster)
+            case frames.Hello():
+                raise Denied("The agent said hello twice in one session.")
+            case frames.Unknown():
+                _log.warning("node %s sent a frame that this version does not know", session.node)
+
+    async def _alarm(self, session: Session, refusal: Conflict) -> None:
+        """Two agents claim one node: somebody copied its key, or two run side by side."""
+        holder = self.fleet.session(session.cluster, session.node)
+        if holder is None or holder.was_alarmed:
+            return
+        holder.was_alarmed = True
+        _log.warning("ALARM: a second agent of node %s: %s", session.node, refusal.message)
+        entry = AuditEntry(
+            f"agent/{session.cluster}/{session.node}", "second live session", outcome="refused"
+        )
+        await self.store.write(lambda db: audit.write(db, entry))
+
+
+def seen(session: Session) -> SeenAgent:
+    """How an agent was last seen, as it is stored."""
+    return SeenAgent(
+        cluster=session.cluster,
+        node=session.node,
+        agent_version=session.agent_version,
+        boot_id=session.boot_id,
+        facts_json=frames.encode(session.facts).decode(),
+        status_json=frames.encode(session.status).decode() if session.status else "{}",
+        connected_at=session.connected_at,
+        last_seen=session.last_seen,
+    )
+
+
+async def _first_word(said: AsyncIterator[wire.AgentFrame]) -> frames.Hello:
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            frame = await anext(said)
+    except (TimeoutError, StopAsyncIteration) as cause:
+        raise Denied("The agent did not say hello in time.") from cause
+    hello = wire.said(frame)
+    if not isinstance(hello, frames.Hello):
+        raise Denied("The agent did not begin with hello.")
+    return hello
+
+
+async def _speak(session: Session, context: wire.Context) -> None:
+    while True:
+        await context.write(await session.next_frame())
+
+
+async def _watch(session: Session) -> None:
+    """Return when the agent is silent for too long or the session was closed."""
+    while (left_s := SILENT_S - session.silent_s) > 0:
+        try:
+            async with asyncio.timeout(left_s):
+                await session.closed.wait()
+                return
+        except TimeoutError:
+            continue
