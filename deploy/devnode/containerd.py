@@ -1,0 +1,78 @@
+"""containerd's configuration on a node: the handlers runc and snap, and whom it trusts.
+
+Source: containerd's configuration version 3 (docs/cri/config.md, docs/hosts.md).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from deploy.devnode.instance import Instance
+
+WRAPPER: Final = "/opt/snap/bin/snap-runc"
+
+_CONFIG: Final = """\
+version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "overlayfs"
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = "{pause}"
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = "/etc/containerd/certs.d"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ["/usr/lib/cni"]
+    conf_dir = "/etc/cni/net.d"
+  [plugins.'io.containerd.cri.v1.runtime'.containerd]
+    default_runtime_name = "runc"
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.snap]
+      runtime_type = "io.containerd.runc.v2"
+      pod_annotations = ["snap.weaversoft.io/*"]
+      container_annotations = ["snap.weaversoft.io/*"]
+      [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.snap.options]
+        BinaryName = "{wrapper}"
+"""
+
+
+def configure(root: Path, instance: Instance, node: int, ca: Path) -> None:
+    """Write containerd's, CNI's and the trust store's files for ``node`` below ``root`` (its upper directory)."""
+    config = _CONFIG.format(pause=f"{instance.base_registry}/pause:latest", wrapper=WRAPPER)
+    _write(root / "etc/containerd/config.toml", config)
+    for registry in (instance.base_registry, instance.checkpoint_registry):
+        hosts = f'server = "https://{registry}"\n[host."https://{registry}"]\n  ca = "/etc/snap-devnode-ca.crt"\n'
+        _write(root / "etc/containerd/certs.d" / registry / "hosts.toml", hosts)
+    _write(root / "etc/snap-devnode-ca.crt", ca.read_text())
+    _write(root / "etc/cni/net.d/10-bridge.conflist", json.dumps(_cni(instance.pod_range(node))))
+
+
+def _cni(pods: str) -> dict[str, object]:
+    addresses = {
+        "type": "host-local",
+        "ranges": [[{"subnet": pods}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": False,
+        "hairpinMode": True,
+        "ipam": addresses,
+    }
+    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+    return {"cniVersion": "1.0.0", "name": "devnode", "plugins": [bridge, ports]}
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)

@@ -1,0 +1,62 @@
+"""The linters and the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.devnode import lifecycle
+from deploy.devnode.instance import Instance
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+LINTERS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def lint() -> int:
+    """Run every linter, also after one has failed; 1 if any did."""
+    failed = []
+    for argv in LINTERS:
+        print(f"--- {' '.join(argv)}", flush=True)
+        if subprocess.call([str(SCRIPTS / argv[0]), *argv[1:]], stdin=subprocess.DEVNULL):
+            failed.append(argv[0])
+    print(f"lint: {', '.join(failed)} found something" if failed else "lint: ok")
+    return 1 if failed else 0
+
+
+def test_fast(arguments: Sequence[str]) -> int:
+    """Unit and contract tests, without the real nodes."""
+    folders = [f for f in ("tests/unit", "tests/contract") if Path(f).is_dir()]
+    return _pytest([*folders, "-m", "not node", *arguments])
+
+
+def test(arguments: Sequence[str]) -> int:
+    """Every test (or those that ``arguments`` name); the nodes are gone afterwards whatever happened."""
+    instance = Instance(os.environ.get("SNAP_DEV_INSTANCE", "test"))
+    try:
+        return _pytest(arguments)
+    finally:
+        if os.geteuid() == 0:
+            with lifecycle.claimed(instance):
+                lifecycle.down(instance)
+
+
+def _pytest(arguments: Sequence[str]) -> int:
+    """Run pytest; an interrupt reaches it too, and we wait until it has tidied up."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments], stdin=subprocess.DEVNULL
+    )
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
