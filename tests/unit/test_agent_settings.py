@@ -1,0 +1,63 @@
+"""The agent's settings: from the environment, errors in one sentence, all of them in --help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent import __main__, settings
+
+
+def test_defaults_are_for_a_node_without_kubernetes() -> None:
+    given = settings.from_environment({"SNAP_CLUSTER_NAME": "", "SNAP_NODE_NAME": "n1"})
+    assert (given.data_dir, given.host_root) == (Path("/var/lib/snap"), Path("/"))
+    assert (given.cluster, given.node, given.prepare) == ("", "n1", "report")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SNAP_CONTROL_PLANE", "https://x:8001", "SNAP_CONTROL_PLANE must be host:port"),
+        ("SNAP_CONTROL_PLANE", "x", "SNAP_CONTROL_PLANE must be host:port"),
+        ("SNAP_NODE_NAME", "a b", "SNAP_NODE_NAME must be 1-253"),
+        ("SNAP_HOST_ROOT", "host", "SNAP_HOST_ROOT must be an absolute path"),
+        ("SNAP_PREPARE", "yes", "SNAP_PREPARE must be one of report, auto"),
+        ("SNAP_MAX_DUMPS", "0", "SNAP_MAX_DUMPS must be a whole number from 1 to 64"),
+        ("SNAP_LOG_FORMAT", "xml", "SNAP_LOG_FORMAT must be one of text, json"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_sentence(name: str, value: str, sentence: str) -> None:
+    with pytest.raises(settings.SettingsError) as caught:
+        settings.from_environment({name: value})
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_in_the_environment_is_allowed_warned_about_and_never_shown() -> None:
+    plain = settings.from_environment({"SNAP_AGENT_TOKEN": "t0ken"})
+    assert "SNAP_AGENT_TOKEN_FILE is safer" in plain.warnings()[0]
+    assert "t0ken" not in repr(plain)
+    both = {"SNAP_AGENT_TOKEN": "t0ken", "SNAP_AGENT_TOKEN_FILE": "/run/token"}
+    assert settings.from_environment(both).warnings() == ()
+
+
+def test_what_is_needed_to_join_is_asked_for() -> None:
+    with pytest.raises(settings.SettingsError, match="SNAP_CLUSTER_NAME is not set"):
+        settings.from_environment({"SNAP_CONTROL_PLANE": "cp:8001"}).check_to_run()
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        __main__.main(["--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert "probe" in told
+    for setting in settings.all_settings().values():
+        assert setting.env in told
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        __main__.main(["--version"])
+    assert capsys.readouterr().out.startswith("snap-agent 0.")
