@@ -11,7 +11,7 @@ from typing import Final
 
 from controlplane import errors
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
-from controlplane.errors import AgentUnavailable, Conflict, Failed, NotFound, SnapError
+from controlplane.errors import AgentUnavailable, Conflict, Failed, NotFound, Refused, SnapError
 from controlplane.link import frames, wire
 from controlplane.link.credentials import Credentials
 from controlplane.link.frames import PodAnswer
@@ -20,6 +20,7 @@ from controlplane.link.transfers import Transfers
 from controlplane.store.records import Job, RegistryAccess
 
 FIND_POD_S: Final = 12.0  # above the agent's own 10 s, so its "runtime did not answer" comes first
+ANOTHER_POD_S: Final = 0.25  # for other nodes to say that they have a pod of that name too
 _log = logging.getLogger(__name__)
 Key = tuple[str, str]  # cluster, node
 
@@ -152,10 +153,11 @@ class Fleet:
     ) -> FoundPod:
         """Ask a node, or all of a cluster, for a pod.
 
-        A pod that is ready wins at once; else all answers are waited for.
+        A pod that is ready wins over one that is not; else all answers are waited for.
 
         Raises:
             NotFound: POD_NOT_FOUND; NODE_NOT_FOUND.
+            Refused: several nodes have a ready pod of that name.
             AgentUnavailable: nobody who could know is there.
         """
         asked = [self._working(cluster, node)] if node else self.sessions(cluster)
@@ -168,13 +170,13 @@ class Fleet:
             for s in asked
         }
         try:
-            best = await _first_found(tasks)
+            best = _the_pod(await _all_found(tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if best is not None:
-            return _found(*best)
+            return best
         where = f"on node {node}" if node else f"in cluster {cluster}"
         silent = _without_answer(tasks)
         if silent:
@@ -244,25 +246,42 @@ def _found(node: str, answer: PodAnswer) -> FoundPod:
     return FoundPod(node, answer.pod_uid, tuple(containers), answer.labels)
 
 
-async def _first_found(
+async def _all_found(
     tasks: dict[asyncio.Task[PodAnswer], Session],
-) -> tuple[str, PodAnswer] | None:
-    """The first answer with a ready pod, else any with the pod, within the deadline."""
-    found: tuple[str, PodAnswer] | None = None
-    try:
-        async with asyncio.timeout(FIND_POD_S):
-            pending = set(tasks)
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    answer = None if task.exception() else task.result()
-                    if answer is not None and answer.found:
-                        found = (tasks[task].node, answer)
-                        if answer.ready:
-                            return found
-    except TimeoutError:
-        return found
-    return found
+) -> list[tuple[str, PodAnswer]]:
+    """The answers with the pod, ready ones first. After a ready one the others get a moment only."""
+    found: list[tuple[str, PodAnswer]] = []
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + FIND_POD_S
+    pending = set(tasks)
+    while pending and (left := deadline - loop.time()) > 0:
+        done, pending = await asyncio.wait(
+            pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            answer = None if task.exception() else task.result()
+            if answer is not None and answer.found:
+                found.append((tasks[task].node, answer))
+                if answer.ready:
+                    deadline = min(deadline, loop.time() + ANOTHER_POD_S)
+    return sorted(found, key=lambda one: not one[1].ready)
+
+
+def _the_pod(found: list[tuple[str, PodAnswer]]) -> FoundPod | None:
+    """The one pod that is meant.
+
+    Raises:
+        Refused: several nodes have a ready pod of that name; Kubernetes itself never does.
+    """
+    ready = [(node, answer) for node, answer in found if answer.ready]
+    if len({answer.pod_uid for _, answer in ready}) > 1:
+        nodes = ", ".join(sorted(node for node, _ in ready))
+        name = f"{ready[0][1].namespace}/{ready[0][1].pod_name}"
+        raise Refused(
+            f"Several nodes have a pod {name}; say which one by `node_name`.",
+            details=f"nodes: {nodes}",
+        )
+    return _found(*found[0]) if found else None
 
 
 def _without_answer(tasks: dict[asyncio.Task[PodAnswer], Session]) -> list[str]:

@@ -187,6 +187,22 @@ async def test_a_pod_is_found_on_whichever_node_has_it(tmp_path: Path) -> None:
             assert first.journal == {}
 
 
+async def test_a_name_that_two_nodes_have_is_not_guessed(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as api:
+        first = FakeAgent(await api.set_up(), pods={("default", "app"): pod()})
+        twin = pod()
+        twin.pod_uid = "another-uid"
+        second = FakeAgent(
+            dataclasses.replace(first.place, node="node-2"),
+            pods={("default", "app"): twin},
+            obedient=True,
+        )
+        async with first.join(), second.join():
+            answer = await api.call("POST", "/checkpoint/kubelet/checkpoint", BODY, status=400)
+            assert "node_name" in answer["error"]
+            assert first.journal == second.journal == {}
+
+
 async def test_delete_removes_parts_and_grants_but_not_pinned_ones(tmp_path: Path) -> None:
     async with running(tmp_path / "data") as api:
         agent = await agent_of(api)
