@@ -40,7 +40,7 @@ class Running:
 
         Raises:
             CommandFailed: the dump failed, with CRIU's cause in its message.
-            Retryable: it took longer than the plan allows.
+            Retryable: it took longer than the plan allows, or the script was told to end.
             Broken: the script died without a word.
         """
         limit = (self._dump.hard_s + _SLACK_S) * len(self._dump.targets)
@@ -56,6 +56,11 @@ class Running:
             )
         if result.outcome == "timeout":
             raise _too_long(self._dump)
+        if result.outcome == "cancelled":
+            raise errors.Retryable(
+                "The dump was stopped on the node; the container runs on. Ask again.",
+                code=errors.CHECKPOINT_FAILED,
+            )
         if result.outcome != "ok":
             raise self._failure(result)
         return result

@@ -46,6 +46,7 @@ PACKAGES: Final = (
     "python3",
     "python3-minimal",
 )
+LEASHED: Final = ("setpriv", "--pdeathsig", "KILL", "--")  # ends with us, even if we are killed
 SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
@@ -110,9 +111,11 @@ def _cached(name: str, recipe: list[str], build: Callable[[Path, Path], None], s
         try:
             build(partial, log)
         except (subprocess.CalledProcessError, OSError) as cause:
-            shutil.rmtree(partial, ignore_errors=True)
             raise BuildFailed(f"the nodes' {name} could not be made; see {log}") from cause
-        partial.rename(done)
+        else:
+            partial.rename(done)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # there only if it is not whole
     return done
 
 
@@ -125,8 +128,19 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _debootstrap(out: Path, log: Path) -> None:
-    """Debian's testing suite; older debootstraps don't know its name yet but follow sid's script."""
-    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(out)]
+    """Debian's testing suite; older debootstraps don't know its name yet but follow sid's script.
+
+    In namespaces of its own: what it starts and mounts below ``out`` is gone with it, also when it is killed.
+    """
+    apart = [*LEASHED, "unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "--"]
+    argv = [
+        *apart,
+        "debootstrap",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES)}",
+        SUITE,
+        str(out),
+    ]
     script = [] if (SCRIPTS / SUITE).exists() else [str(SCRIPTS / "sid")]
     with log.open("w") as sink:
         subprocess.run(
@@ -139,6 +153,7 @@ def _debootstrap(out: Path, log: Path) -> None:
 def _pip_install(parts: NodeParts, out: Path, log: Path) -> None:
     """The agent's dependencies as wheels for the tree's interpreter: nodes have no way to the internet."""
     argv = [
+        *LEASHED,
         sys.executable,
         "-m",
         "pip",

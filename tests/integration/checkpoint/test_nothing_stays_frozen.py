@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import errors
-from agent.checkpoint import inspection, watchdog
+from agent.checkpoint import inspection, service, watchdog, window
 from agent.checkpoint.plan import Folder
 from agent.formats.jobs import CheckpointId, CheckpointSpec, JobId, Progress
 from agent.runtimes import detached, netlock, runc
@@ -73,24 +73,25 @@ async def test_a_part_of_the_dump_is_killed(bench: Workbench, victim: str) -> No
     assert bench.runs(pod)
 
 
-async def begin_alone(
-    bench: Workbench, pod: Pod
-) -> tuple[JobId, CheckpointSpec, asyncio.Task[object]]:
-    """A dump whose agent is about to die: its script runs."""
+async def begin_alone(bench: Workbench, pod: Pod) -> tuple[JobId, CheckpointSpec, Folder]:
+    """What an agent leaves that dies in the window: its notes, and the script that runs on."""
     job, spec = JobId(new_job()), spec_of(pod)
-    task = asyncio.create_task(bench.service.checkpoint(job, spec, nothing), name="agent")
+    inspected = await bench.service._inspect(spec)
+    dump = service._dump(job, spec, inspected)
+    folder = Folder(bench.host, DATA, job)
+    await bench.service._begin(folder, dump, inspected)
+    await window._begin(folder)
     await in_the_window(bench)
-    return job, spec, task
+    return job, spec, folder
 
 
 async def test_a_new_agent_takes_over_a_dump_that_runs(bench: Workbench) -> None:
     pod = await bench.hog()
-    job, spec, old = await begin_alone(bench, pod)
+    job, spec, _ = await begin_alone(bench, pod)
     (result,) = await bench.another_service().recover(job, spec, nothing) or ()
     assert result.checkpoint_id == spec.containers[0].checkpoint_id
     assert bench.runs(pod)
-    await asyncio.wait({old})
-    old.exception()
+    assert bench.leftovers() == []
 
 
 async def test_a_new_agent_finds_a_finished_checkpoint(bench: Workbench) -> None:
@@ -113,19 +114,13 @@ async def test_everything_is_killed_and_the_watchdog_thaws(
     bench: Workbench, oci: Callable[[Pod], runc.OciRuntime]
 ) -> None:
     pod = await bench.hog()
-    job, spec, old = await begin_alone(bench, pod)
-    folder = Folder(bench.host, DATA, job)
+    job, spec, folder = await begin_alone(bench, pod)
     process = folder.process()
     assert process
     for member in detached.members(bench.host, process):
         bench.node.run(["kill", "-9", str(member)], check=False)
-    plan = (folder.here / "plan.json").read_bytes()
-    await asyncio.wait({old})
-    old.exception()
-    # as if the agent had died with it: the plan is there, the script is not, the freezer is on
-    folder.here.mkdir(parents=True)
-    (folder.here / "plan.json").write_bytes(plan)
-    (folder.here / "pid").write_text(f"{process.pid} {process.started}\n")
+    assert bench.runs(pod)
+    # CRIU can also die with the freezer on
     await oci(pod).pause(pod.containers["app"])
     assert await watchdog.look(bench.host, DATA, frozenset({job})) == 0
     assert await watchdog.look(bench.host, DATA) == 1
@@ -137,7 +132,8 @@ async def test_everything_is_killed_and_the_watchdog_thaws(
 
 async def test_a_cancelled_dump(bench: Workbench) -> None:
     pod = await bench.hog()
-    _, _, dump = await begin_alone(bench, pod)
+    dump = asyncio.create_task(bench.checkpoint(pod))
+    await in_the_window(bench)
     dump.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dump
@@ -211,10 +207,8 @@ async def test_a_network_lock_that_criu_left_is_removed(bench: Workbench) -> Non
 
 async def test_what_no_job_knows_is_swept(bench: Workbench) -> None:
     pod = await bench.hog()
-    _, spec, old = await begin_alone(bench, pod)
+    _, spec, _ = await begin_alone(bench, pod)
     await bench.another_service().sweep()
-    await asyncio.wait({old})
-    old.exception()
     assert bench.leftovers() == []
     assert not bench.shelf.place(CheckpointId(spec.containers[0].checkpoint_id)).exists()
     assert bench.runs(pod)
