@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.formats import criu_images, criu_wire
@@ -25,27 +26,43 @@ def threads(images: Path) -> Iterator[tuple[str, Core]]:
             raise ValueError(f"{file.name}: {cause}") from cause
 
 
-def pages_bytes(images: Path) -> int:
-    """Size of all pages that a restore from ``images`` (flat, no ``parent``) brings in.
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a restore brings in: all pages, those that may come later (private and anonymous), and into how many
+    address spaces."""
+
+    pages_bytes: int
+    lazy_bytes: int
+    address_spaces: int
+
+
+def memory(images: Path) -> Memory:
+    """The pages of ``images`` (flat, no ``parent``).
 
     Raises:
         ValueError: a pagemap is damaged, or its pages file is shorter than it says. CRIU (4.2.1) does not fail on
             such a file: it reads its end for ever.
     """
-    total = 0
+    total = lazy = 0
     for file in sorted(images.glob("pagemap-*.img")):
         try:
             head, *runs = criu_images.entries(file.read_bytes())
-            wanted = sum(
-                run.pages * criu_images.PAGE_SIZE
-                for run in map(criu_wire.page_run_of, runs)
-                if run.flags & criu_wire.PRESENT
-            )
+            wanted = later = 0
+            for run in map(criu_wire.page_run_of, runs):
+                if run.flags & criu_wire.PRESENT:
+                    size = run.pages * criu_images.PAGE_SIZE
+                    wanted += size
+                    later += size if run.flags & criu_wire.LAZY else 0
             pages = images / f"pages-{criu_wire.pages_id_of(head)}.img"
             present = pages.stat().st_size if pages.exists() else 0
         except ValueError as cause:
             raise ValueError(f"{file.name}: {cause}") from cause
         if present < wanted:
             raise ValueError(f"{pages.name} has {present} bytes, {file.name} needs {wanted}")
-        total += wanted
-    return total
+        total, lazy = total + wanted, lazy + later
+    return Memory(total, lazy, sum(1 for _ in images.glob("mm-*.img")))
+
+
+def pages_bytes(images: Path) -> int:
+    """Size of all pages; raises as ``memory``."""
+    return memory(images).pages_bytes

@@ -75,7 +75,10 @@ def frame(message: bytes) -> bytes:
 
 def build(magic: bytes, messages: Iterable[bytes]) -> bytes:
     """An image of ``messages`` behind ``magic`` (4 or 8 bytes, from ``magic_of`` or ``magic``)."""
-    return b"".join([magic, *(frame(message) for message in messages)])
+    image = bytearray(magic)
+    for message in messages:  # a pagemap may have a million
+        image += frame(message)
+    return bytes(image)
 
 
 def magic(kind: int, *, service: bool = False) -> bytes:

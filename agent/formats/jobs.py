@@ -111,6 +111,35 @@ class FetchSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AnalyzeSpec:
+    """Look into a checkpoint; ``with_values`` shows what environment variables hold."""
+
+    checkpoint_id: CheckpointId
+    analysis_type: str
+    other_checkpoint_id: str = ""
+    with_values: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSpec:
+    """Take an archive in that a user uploaded; it is fetched as ``transfer_id``.
+
+    Attributes:
+        sha256: of the whole archive, hex; empty: not told.
+        created_at: RFC 3339 UTC.
+    """
+
+    checkpoint_id: CheckpointId
+    transfer_id: str
+    size_bytes: int
+    pod_name: str
+    namespace: str = ""
+    container_name: str = ""
+    sha256: str = ""
+    created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job as the control plane gave it. ``epoch`` rises with each lease; older ones are stale."""
 
@@ -121,6 +150,8 @@ class Job:
     pushes: tuple[PushSpec, ...] = ()
     checkpoint_ids: tuple[CheckpointId, ...] = ()
     fetches: tuple[FetchSpec, ...] = ()
+    analyze: AnalyzeSpec | None = None
+    import_: ImportSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +197,11 @@ class PushResult:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a completed job gives back."""
+    """What a completed job gives back. ``report_json`` may show memory: it is left out of repr."""
 
     checkpoints: tuple[CheckpointResult, ...] = ()
     pushes: tuple[PushResult, ...] = ()
-    report_json: str = ""
+    report_json: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,3 +31,4 @@ ANNOTATION_CHECKPOINT: Final = ANNOTATION_PREFIX + "checkpoint"  # JSON {contain
 ANNOTATION_RESTORE_AGAIN: Final = (
     ANNOTATION_PREFIX + "restore-on-restart"
 )  # "true": restarts restore too
+ANNOTATION_RESTORE_MODE: Final = ANNOTATION_PREFIX + "restore-mode"  # eager, lazy, auto

@@ -77,10 +77,19 @@ def split(maps: Mapping[str, Pagemap], window: int) -> Chain:
         raise ValueError("two pagemaps name the same pages file")
     windows: list[list[Slice]] = []
     levels: list[dict[str, Pagemap]] = [{}]
+    for name, start in starts(maps).items():
+        _Cutter(name, maps[name], window, start).cut(levels, windows)
+    return Chain(tuple(map(tuple, windows)), tuple(levels))
+
+
+def starts(maps: Mapping[str, Pagemap]) -> dict[str, int]:
+    """In the order in which processes are cut: how many bytes of memory come before each."""
+    found: dict[str, int] = {}
     done = 0
     for name in sorted(maps, key=lambda key: (maps[key].stored_bytes, key)):
-        done = _Cutter(name, maps[name], window, done).cut(levels, windows)
-    return Chain(tuple(map(tuple, windows)), tuple(levels))
+        found[name] = done
+        done += maps[name].stored_bytes
+    return found
 
 
 class _Cutter:
@@ -89,8 +98,8 @@ class _Cutter:
     def __init__(self, name: str, flat: Pagemap, window: int, start: int) -> None:
         self._name, self._flat, self._window, self._start = name, flat, window, start
 
-    def cut(self, levels: list[dict[str, Pagemap]], windows: list[list[Slice]]) -> int:
-        """Add this process to ``levels`` and ``windows``; return where the next one starts."""
+    def cut(self, levels: list[dict[str, Pagemap]], windows: list[list[Slice]]) -> None:
+        """Add this process to ``levels`` and ``windows``."""
         top = Pagemap(self._flat.magic, self._flat.pages_id)
         levels[0][self._name] = top
         held: dict[int, Pagemap] = {}
@@ -105,7 +114,6 @@ class _Cutter:
             end = run.vaddr + run.pages * PAGE_SIZE
         self._fill_levels(held, end, levels)
         self._fill_windows(held, windows)
-        return self._start + self._flat.stored_bytes
 
     def _pieces(self) -> Iterator[tuple[PageRun, int | None]]:
         """The runs, cut where windows end, with the window that takes them (None: no pages)."""
@@ -219,7 +227,8 @@ class Flat:
 def flatten(levels: Sequence[Mapping[str, Pagemap]]) -> Flat:
     """Find the place of every page of the top folder.
 
-    Runs stay cut where the windows cut them: cutting the result again gives the same chain.
+    Runs stay cut where the windows cut them: cutting the result again gives the same chain. Where a
+    delta cut them between its own pages and the base's they are joined again.
 
     Args:
         levels: file name → pagemap, for the top folder and each parent below it.
@@ -250,12 +259,27 @@ def flatten(levels: Sequence[Mapping[str, Pagemap]]) -> Flat:
     return Flat(pagemaps, sizes, sources)
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where the last run of a flat pagemap ends, its flags, and the level its pages came from."""
+
+    vaddr: int
+    flags: int
+    depth: int
+
+    def goes_on(self, vaddr: int, flags: int, depth: int) -> bool:
+        """Whether only a delta cut there: between pages on top and pages of the base."""
+        is_delta_cut = (self.depth == 0) != (depth == 0)
+        return is_delta_cut and (vaddr, flags) == (self.vaddr, self.flags)
+
+
 def _flatten_process(
     name: str, chain: Sequence[Pagemap], sources: Mapping[tuple[int, int], PagesFile]
 ) -> Pagemap:
     """The flat pagemap of one process; its extents go into ``sources``."""
     flat = Pagemap(chain[0].magic, chain[0].pages_id)
     target = 0
+    last = _End(0, 0, 0)
     for run in chain[0]:
         if not run.flags & (PRESENT | IN_PARENT):
             flat.append(run)
@@ -266,7 +290,12 @@ def _flatten_process(
             pages = min(pages, left)
             place = depth, chain[depth].pages_id
             sources[place].extents.add(offset, target, pages * PAGE_SIZE)
-            flat.append(PageRun(vaddr, pages, run.flags & ~IN_PARENT | PRESENT))
+            flags = run.flags & ~IN_PARENT | PRESENT
+            if last.goes_on(vaddr, flags, depth):
+                flat.lengthen(pages)
+            else:
+                flat.append(PageRun(vaddr, pages, flags))
+            last = _End(vaddr + pages * PAGE_SIZE, flags, depth)
             vaddr, left, target = (
                 vaddr + pages * PAGE_SIZE,
                 left - pages,

@@ -7,6 +7,7 @@ Source: CRIU, images/pagemap.proto and criu/pagemap.c.
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from bisect import bisect_right
@@ -56,6 +57,12 @@ class Pagemap:
         stored = run.pages * PAGE_SIZE if run.flags & PRESENT else 0
         self._offsets.append(self._offsets[-1] + stored)
 
+    def lengthen(self, pages: int) -> None:
+        """Add pages to the end of the last run."""
+        self._pages[-1] += pages
+        if self._flags[-1] & PRESENT:
+            self._offsets[-1] += pages * PAGE_SIZE
+
     def __len__(self) -> int:
         return len(self._vaddrs)
 
@@ -78,7 +85,8 @@ class Pagemap:
     def image(self) -> bytes:
         """The file's content."""
         runs = map(criu_wire.page_run, self)
-        return criu_images.build(self.magic, [criu_wire.pages_id(self.pages_id), *runs])
+        head = [criu_wire.pages_id(self.pages_id)]
+        return criu_images.build(self.magic, itertools.chain(head, runs))
 
 
 def parse(image: bytes) -> Pagemap:

@@ -104,6 +104,12 @@ def from_spec(spec: Mapping[str, Any]) -> Template:
     )
 
 
+def without_secrets(template: Template) -> Template:
+    """What may be told to others: variables by name only, and no command line, for both can hold secrets."""
+    names = tuple(sorted(line.partition("=")[0] for line in template.env))
+    return msgspec.structs.replace(template, env=names, args=())
+
+
 def _capabilities(process: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     sets = process.get("capabilities") or {}
     return {name: tuple(sorted(names)) for name, names in sorted(sets.items()) if names}
