@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import CheckpointId
@@ -121,9 +122,21 @@ def _for_room(
 
 
 def sweep(
-    shelf: Shelf, disk: Disk, busy: frozenset[str] = frozenset(), policy: Policy | None = None
+    shelf: Shelf,
+    disk: Disk,
+    busy: frozenset[str] = frozenset(),
+    policy: Policy | None = None,
+    leaving: Callable[[Path], None] = lambda _: None,
 ) -> tuple[CheckpointId, ...]:
-    """Remove what has expired; returns what went. Blocks on the disk."""
+    """Remove what has expired; returns what went. Blocks on the disk.
+
+    Args:
+        leaving: told of each folder of parts before it goes.
+    """
     held = [Held(item, item.checkpoint_id in busy) for item in shelf.list()]
-    gone = expired(held, disk, datetime.now(UTC), policy or Policy())
-    return tuple(item for item in gone if shelf.delete(item))
+    gone = []
+    for item in expired(held, disk, datetime.now(UTC), policy or Policy()):
+        leaving(shelf.place(item))
+        if shelf.delete(item):
+            gone.append(item)
+    return tuple(gone)

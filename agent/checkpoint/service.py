@@ -16,7 +16,7 @@ from agent.checkpoint.inspection import Inspected
 from agent.checkpoint.parts import NodeFacts, Origin
 from agent.checkpoint.plan import Dump, DumpTarget, Folder
 from agent.checkpoint.shelf import Shelf, check_id
-from agent.formats import layout, record
+from agent.formats import layout, record, template
 from agent.formats.jobs import (
     CheckpointId,
     CheckpointResult,
@@ -39,6 +39,7 @@ class Ports:
 
     Attributes:
         facts: what is known of the node now.
+        is_arriving: whether the memory of a container (by id) is still being brought to it.
     """
 
     host: Host
@@ -46,6 +47,7 @@ class Ports:
     runtime: targets.Runtime
     facts: Callable[[], NodeFacts]
     shelf: Shelf
+    is_arriving: Callable[[str], bool] = lambda _: False
 
 
 class CheckpointService:
@@ -159,6 +161,12 @@ class CheckpointService:
                 message = f"Checkpoint {target.checkpoint_id} is on this node already."
                 raise errors.Refused(message, code=errors.CONFLICT)
         found = await targets.find(self._ports.runtime, spec)
+        for one in found:
+            if self._ports.is_arriving(one.id):
+                raise errors.Refused(
+                    f"Container {one.name} was restored a moment ago and its memory is still "
+                    "arriving; try again in a few seconds."
+                )
         inspected = tuple([await inspection.inspect(host, one, spec) for one in found])
         await inspection.refuse_shared_sysv(host, inspected)
         await asyncio.to_thread(inspection.check_room, host, self._ports.data_dir, inspected)
@@ -257,7 +265,7 @@ class CheckpointService:
             created_at=found.created_at,
             fingerprint_json=(place / layout.FINGERPRINT).read_text(),
             criu_options=found.criu_options,
-            template_json=(place / layout.TEMPLATE).read_text(),
+            template_json=template.encode(template.without_secrets(template.read(place))).decode(),
             warnings=found.warnings,
             revision=found.revision,
             left_running=found.left_running,

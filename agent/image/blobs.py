@@ -53,7 +53,8 @@ class BlobReader(AbstractContextManager["BlobReader"]):
             ready.append(part)
             collected += len(part)
         chunk = ready[0] if len(ready) == 1 else b"".join(ready)
-        self._digest.update(chunk)
+        if self._codec is not Codec.NONE:  # stored raw, both digests are one
+            self._digest.update(chunk)
         self._size += len(chunk)
         return chunk
 
@@ -70,9 +71,10 @@ class BlobReader(AbstractContextManager["BlobReader"]):
     def blob(self) -> Blob:
         """What came out; only after ``read`` gave its empty end."""
         assert self._codec is not None  # noqa: S101 - narrows the type; read() was called
+        sent = self._diff_id if self._codec is Codec.NONE else self._digest
         return Blob(
             media_type=compression.MEDIA_TYPES[self._codec],
-            digest=Digest("sha256:" + self._digest.hexdigest()),
+            digest=Digest("sha256:" + sent.hexdigest()),
             size=self._size,
             diff_id=Digest("sha256:" + self._diff_id.hexdigest()),
             unpacked_size=self.consumed,

@@ -5,7 +5,8 @@ Source: OCI image specification, layer.md and media-types.md; RFC 8878 (zstd), R
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ import zstandard
 from isal import isal_zlib
 
 from agent.errors import Refused
-from agent.image.content import FileSlice, LayerPlan, PieceReader
+from agent.image.content import FileRuns, FileSlice, LayerPlan, PieceReader
 
 _OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 _GZIP_WBITS: Final = 31  # deflate with gzip's header, which carries no time: deterministic
@@ -126,14 +127,24 @@ def worthwhile(codec: Codec, plan: LayerPlan) -> Codec:
 
 
 def _samples(plan: LayerPlan) -> list[FileSlice]:
-    """Evenly spread slices of the layer's files."""
-    files = [piece for piece in plan.pieces if isinstance(piece, FileSlice)]
+    """Slices of the layer's files, evenly spread over each."""
+    files = [piece for piece in plan.pieces if not isinstance(piece, bytes)]
     stride = max(_SAMPLE_BYTES, sum(piece.length for piece in files) // _SAMPLES)
-    return [
-        FileSlice(piece.path, piece.offset + at, min(_SAMPLE_BYTES, piece.length - at))
-        for piece in files
-        for at in range(0, piece.length, stride)
-    ][: 4 * _SAMPLES]
+    spread = (part for piece in files for part in _spread(piece, stride))
+    return list(itertools.islice(spread, 4 * _SAMPLES))
+
+
+def _spread(piece: FileSlice | FileRuns, stride: int) -> Iterator[FileSlice]:
+    """About one slice in ``stride`` bytes."""
+    if isinstance(piece, FileSlice):
+        for at in range(0, piece.length, stride):
+            size = min(_SAMPLE_BYTES, piece.length - at)
+            yield FileSlice(piece.path, piece.offset + at, size)
+        return
+    step = max(1, len(piece.offsets) * stride // max(1, piece.length))
+    for index in range(0, len(piece.offsets), step):
+        size = min(_SAMPLE_BYTES, piece.lengths[index])
+        yield FileSlice(piece.path, piece.offsets[index], size)
 
 
 def decompressor(codec: Codec, write: Callable[[bytes], object]) -> Decompressor:

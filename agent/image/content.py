@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,25 @@ class FileSlice:
     length: int
 
 
-Piece = bytes | FileSlice
+@dataclass(frozen=True, slots=True)
+class FileRuns:
+    """Many parts of one file, one after another; kept small, for there may be a million.
+
+    Attributes:
+        length: of all parts, in bytes.
+    """
+
+    path: Path
+    offsets: array[int]
+    lengths: array[int]
+    length: int
+
+    def __iter__(self) -> Iterator[FileSlice]:
+        for offset, length in zip(self.offsets, self.lengths, strict=True):
+            yield FileSlice(self.path, offset, length)
+
+
+Piece = bytes | FileSlice | FileRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +107,20 @@ def length_of(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else piece.length
 
 
+def _one_by_one(pieces: Iterable[Piece]) -> Iterator[bytes | FileSlice]:
+    for piece in pieces:
+        if isinstance(piece, FileRuns):
+            yield from piece
+        else:
+            yield piece
+
+
 class PieceReader:
     """Reads pieces one after another. Blocking; for one thread at a time; closed by ``with``."""
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
-        self._pieces: Iterator[Piece] = iter(pieces)
-        self._piece: Piece = b""
+        self._pieces = _one_by_one(pieces)
+        self._piece: bytes | FileSlice = b""
         self._done = 0  # of the piece
         self._open: tuple[Path, int] | None = None
 

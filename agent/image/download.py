@@ -14,6 +14,7 @@ from agent.formats import digest, tar_format
 from agent.formats.digest import Digest
 from agent.image import compression, registry_errors
 from agent.image.backoff import Backoff, persist
+from agent.image.compression import Codec
 from agent.image.manifest import Descriptor
 from agent.image.registry import Registry
 from agent.image.unpack import LayerSink, disk_errors
@@ -29,7 +30,9 @@ class LayerReader:
         self._tar = tar_format.Reader(sink)
         codec = compression.codec_of(layer.media_type)
         self._tool = compression.decompressor(codec, self._unpacked)
-        self._digest, self._plain = hashlib.sha256(), hashlib.sha256()
+        self._plain = hashlib.sha256()
+        # stored raw, both digests are one
+        self._digest = self._plain if codec is Codec.NONE else hashlib.sha256()
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +48,8 @@ class LayerReader:
         Raises:
             Refused: they are damaged, or hold what may not be unpacked.
         """
-        self._digest.update(chunk)
+        if self._digest is not self._plain:
+            self._digest.update(chunk)
         try:
             self._tool.feed(chunk)
         except ValueError as cause:

@@ -18,6 +18,7 @@ from agent.formats.record import CheckpointRecord
 
 CONTENT: Final = layout.ANNOTATION_PREFIX + "content"  # of a layer: metadata, files, memory
 UNPACKED_BYTES: Final = layout.ANNOTATION_PREFIX + "unpacked-bytes"  # of a layer, its tar's size
+PARENT: Final = layout.ANNOTATION_PREFIX + "parent"  # the checkpoint that this one is a delta of
 _RECORD: Final = layout.ANNOTATION_PREFIX + "record"
 _CRIO_NAME: Final = "io.kubernetes.cri-o.annotations.checkpoint.name"
 _CRIU: Final = "org.criu.checkpoint."
@@ -47,10 +48,10 @@ def of(record: CheckpointRecord, parts: Path) -> dict[str, str]:
         "base-digest": base_digest,
         "criu-options": record.criu_options,
         "pause-ms": f"{record.pause_ms:.1f}",
-        "parent": record.parent,
         "fingerprint": _compact(parts / layout.FINGERPRINT),
     }
     found.update({layout.ANNOTATION_PREFIX + key: value for key, value in ours.items()})
+    found[PARENT] = record.parent
     found[_RECORD] = msgspec.json.encode(_kept(record)).decode()
     return {key: value for key, value in sorted(found.items()) if value}
 
@@ -89,7 +90,7 @@ def record_of(annotations: Mapping[str, str]) -> CheckpointRecord:
 
 def _kept(record: CheckpointRecord) -> CheckpointRecord:
     """Without what changes while the checkpoint lies on a node."""
-    return msgspec.structs.replace(record, complete=True, pinned=False, pushed=())
+    return msgspec.structs.replace(record, complete=True, pinned=False, pushed=(), pushed_at="")
 
 
 def _compact(path: Path) -> str:

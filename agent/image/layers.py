@@ -2,7 +2,8 @@
 
 1. metadata: everything small, with the pagemaps of every level of the memory's chain;
 2. files: the rootfs diff, volumes, /dev/shm (left out when there is none);
-3. one layer per memory window, then shared memory's pages, packed to about a window's size.
+3. one layer per memory window, then shared memory's pages, packed to about a window's size; of a
+   delta first a layer of the pages that differ, then the base's windows.
 
 Equal parts give equal plans, byte for byte, whatever machine makes them.
 """
@@ -11,15 +12,18 @@ from __future__ import annotations
 
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agent.errors import Broken
 from agent.formats import layout, memory_chain, pagemap, tar_format
-from agent.formats.memory_chain import Chain
+from agent.formats.memory_chain import Chain, Slice
+from agent.formats.memory_delta import Cut, Delta
 from agent.image import content
-from agent.image.content import FileSlice, LayerPlan, Piece
+from agent.image.content import FileRuns, FileSlice, LayerPlan, Piece
 
 _Member = tuple[tar_format.Entry, Piece]
 _CHECKPOINT: Final = layout.CHECKPOINT_DIR + "/"
@@ -28,38 +32,88 @@ BESIDE_PARTS: Final = frozenset({layout.RECORD, layout.RECORD + ".tmp"})
 _FOLDER_MODE: Final = 0o700
 
 
-def plan(parts: Path) -> tuple[LayerPlan, ...]:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The memory of a checkpoint's processes.
+
+    Attributes:
+        maps: file name → flat pagemap of a process.
+        window: how large the windows of a full image are, in bytes.
+    """
+
+    maps: Mapping[str, pagemap.Pagemap]
+    window: int
+
+    @classmethod
+    def read(cls, parts: Path) -> Memory:
+        """Blocking: reads pagemaps, not pages.
+
+        Raises:
+            Broken: the parts are no whole checkpoint.
+        """
+        return cls._read(parts, dict(_walk(parts)))
+
+    @classmethod
+    def _read(cls, parts: Path, sizes: Mapping[str, int]) -> Memory:
+        with _readable(parts):
+            maps = _process_pagemaps(parts, sizes)
+            return cls(maps, memory_chain.window_bytes(_memory_bytes(sizes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Onto:
+    """What a delta lies on: ``windows`` are the base's, of which those that stayed are taken."""
+
+    delta: Delta
+    windows: Sequence[LayerPlan]
+
+
+def plan(parts: Path, onto: Onto | None = None) -> tuple[LayerPlan, ...]:
     """The layers of the checkpoint in ``parts``. Blocking: reads pagemaps, not pages.
 
     Raises:
         Broken: the parts are no whole checkpoint.
     """
     sizes = dict(_walk(parts))
-    try:
-        maps = _process_pagemaps(parts, sizes)
-        window = memory_chain.window_bytes(_memory_bytes(sizes))
-        chain = memory_chain.split(maps, window)
-    except ValueError as cause:
-        raise Broken(
-            f"The memory in {parts} can't be read; checkpoint again.", details=str(cause)
-        ) from cause
-    cut = {f"{_CHECKPOINT}pages-{one.pages_id}.img" for one in maps.values()}
+    memory = Memory._read(parts, sizes)  # noqa: SLF001 - the class is this module's
+    cut = {f"{_CHECKPOINT}pages-{one.pages_id}.img" for one in memory.maps.values()}
     shared = [name for name in sizes if _is_pages(name) and name not in cut]
     files = [name for name in sizes if _is_files(name)]
-    elsewhere = {*cut, *shared, *files, *(f"{_CHECKPOINT}{name}" for name in maps)}
-    small = [name for name in sizes if name not in elsewhere]
-    plans = [content.plan(content.METADATA, _metadata(parts, sizes, small, chain))]
+    elsewhere = {*cut, *shared, *files, *(f"{_CHECKPOINT}{name}" for name in memory.maps)}
+    small = {
+        name: _file(parts, name, size) for name, size in sizes.items() if name not in elsewhere
+    }
+    if onto is None:
+        with _readable(parts):
+            chain = memory_chain.split(memory.maps, memory.window)
+        pagemaps, held = chain.pagemaps, _held(((), *chain.windows))
+        pages = windows(parts, chain)
+    else:
+        pagemaps, held = onto.delta.pagemaps, _held_by(onto)
+        pages = _delta(parts, onto)
+    plans = [content.plan(content.METADATA, _metadata(small, pagemaps, held))]
     if files:
         members = [_file(parts, name, sizes[name]) for name in files]
         plans.append(content.plan(content.FILES, members))
-    plans += _windows(parts, chain)
+    plans += pages
     plans += [
         content.plan(
             content.MEMORY, [_file(parts, name, sizes[name]) for name in group], maybe_dense=True
         )
-        for group in _packed(shared, sizes, window)
+        for group in _packed(shared, sizes, memory.window)
     ]
     return tuple(plans)
+
+
+@contextmanager
+def _readable(parts: Path) -> Iterator[None]:
+    """Turn the formats' ValueError within the block into Broken."""
+    try:
+        yield
+    except ValueError as cause:
+        raise Broken(
+            f"The memory in {parts} can't be read; checkpoint again.", details=str(cause)
+        ) from cause
 
 
 def _walk(parts: Path) -> Iterator[tuple[str, int]]:
@@ -109,23 +163,38 @@ def _file(parts: Path, name: str, size: int) -> _Member:
     return tar_format.Entry(name, size), FileSlice(parts / name, 0, size)
 
 
+def _held(levels: Iterable[Iterable[Slice | Cut]]) -> list[set[int]]:
+    """The numbers of the pages files that lie in each level's layer."""
+    return [{one.pages_id for one in level} for level in levels]
+
+
+def _held_by(onto: Onto) -> list[set[int]]:
+    """The same of a delta. A base's layer holds a file for each process that has pages there."""
+    held = _held((onto.delta.top, *(window or () for window in onto.delta.windows)))
+    for number, window in enumerate(onto.delta.windows):
+        if window is None:
+            maps = onto.delta.pagemaps[number + 1].values()
+            held[number + 1] = {one.pages_id for one in maps if one.stored_bytes}
+    return held
+
+
 def _metadata(
-    parts: Path, sizes: Mapping[str, int], small: Iterable[str], chain: Chain
+    small: Mapping[str, _Member],
+    pagemaps: Sequence[Mapping[str, pagemap.Pagemap]],
+    held: Sequence[set[int]],
 ) -> list[_Member]:
     """The first layer's members: folders, small files, every level's pagemaps, sorted by name.
 
     A level that has a pagemap but no pages of a process gets an empty pages file: readers open it.
     """
-    members = {name: _file(parts, name, sizes[name]) for name in small}
-    windows: tuple[tuple[memory_chain.Slice, ...], ...] = ((), *chain.windows)
-    for level, maps in enumerate(chain.pagemaps):
+    members = dict(small)
+    for level, maps in enumerate(pagemaps):
         folder = memory_chain.folder(level)
-        held = {one.pages_id for one in windows[level]}
         for base, one in maps.items():
             image = one.image()
             name = f"{folder}/{base}"
             members[name] = tar_format.Entry(name, len(image)), image
-            if one.pages_id not in held:
+            if one.pages_id not in held[level]:
                 name = f"{folder}/pages-{one.pages_id}.img"
                 members[name] = tar_format.Entry(name), b""
     for name in list(members):
@@ -135,7 +204,9 @@ def _metadata(
     return [members[name] for name in sorted(members)]
 
 
-def _windows(parts: Path, chain: Chain) -> Iterator[LayerPlan]:
+def windows(parts: Path, chain: Chain) -> list[LayerPlan]:
+    """One layer for each window of the memory in ``parts``."""
+    plans = []
     for number, slices in enumerate(chain.windows):
         folder = memory_chain.folder(number + 1)
         members = [
@@ -145,7 +216,30 @@ def _windows(parts: Path, chain: Chain) -> Iterator[LayerPlan]:
             )
             for one in slices
         ]
-        yield content.plan(content.MEMORY, members, maybe_dense=True)
+        plans.append(content.plan(content.MEMORY, members, maybe_dense=True))
+    return plans
+
+
+def _delta(parts: Path, onto: Onto) -> list[LayerPlan]:
+    """The pages on top, then the windows: the base's, or what is in their place."""
+    plans = _changed(parts, 0, onto.delta.top)
+    for number, window in enumerate(onto.delta.windows):
+        if window is None:
+            plans.append(onto.windows[number])
+        else:
+            plans += _changed(parts, number + 1, window)
+    return plans
+
+
+def _changed(parts: Path, level: int, cuts: Sequence[Cut]) -> list[LayerPlan]:
+    """The layer of a level's pages, if there are any."""
+    members: list[_Member] = []
+    for one in cuts:
+        base = f"pages-{one.pages_id}.img"
+        entry = tar_format.Entry(f"{memory_chain.folder(level)}/{base}", one.length)
+        path = parts / f"{_CHECKPOINT}{base}"
+        members.append((entry, FileRuns(path, one.offsets, one.lengths, one.length)))
+    return [content.plan(content.MEMORY, members, maybe_dense=True)] if members else []
 
 
 def _packed(names: Iterable[str], sizes: Mapping[str, int], window: int) -> Iterator[list[str]]:

@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import msgspec
+
 from agent.errors import Broken
 from agent.formats import digest, fingerprint, record
 from agent.formats.digest import Digest
 from agent.formats.jobs import Progress, PushResult, PushSpec, Report
+from agent.formats.record import CheckpointRecord
 from agent.image import compression, image_annotations, layers, manifest, reference
 from agent.image.backoff import Backoff, persist
+from agent.image.bases import Bases
+from agent.image.basing import Basing
 from agent.image.compression import Codec
 from agent.image.content import Blob, LayerPlan
+from agent.image.layers import Onto
 from agent.image.registry import Registry
 from agent.image.upload import LayerUpload, Sent
 
@@ -92,10 +98,19 @@ class ImagePusher:
 class Pusher(ImagePusher):
     """Pushes checkpoints."""
 
-    def __init__(self, backoff: Backoff | None = None, allowed_realms: Iterable[str] = ()) -> None:
-        """Take hosts that registries' token services may be at besides the registries' own."""
+    def __init__(
+        self,
+        backoff: Backoff | None = None,
+        allowed_realms: Iterable[str] = (),
+        bases: Bases | None = None,
+    ) -> None:
+        """Take hosts that registries' token services may be at besides the registries' own.
+
+        With ``bases`` a later checkpoint of a container is pushed as a delta of an earlier one.
+        """
         super().__init__(backoff)
         self._allowed_realms = tuple(allowed_realms)
+        self._bases = bases
 
     async def push(self, parts: Path, spec: PushSpec, report: Report) -> PushResult:
         """Push the checkpoint in ``parts`` as ``<host>/<repository>:<tag>``.
@@ -112,11 +127,15 @@ class Pusher(ImagePusher):
         reference.check_repository(spec.repository)
         reference.check_tag(spec.tag)
         codec = compression.codec_named(spec.compression)
-        source = await asyncio.to_thread(_Source.read, parts)
+        await asyncio.to_thread(_record_of, parts)
         async with Registry.connect(spec.registry, self._allowed_realms) as registry:
             await persist(self._backoff, registry.ping)
-            wanted = source.plans, codec
-            sent = await self.layers(registry, spec.repository, wanted, report)
+            report(Progress(0, "Looking for what the registry has already"))
+            basing = Basing(registry, spec.repository, self._backoff)
+            onto = await basing.base(self._bases, parts) if self._bases else None
+            source = await asyncio.to_thread(_Source.read, parts, onto)
+            plans = await basing.known(source.plans, codec, parts, source.parent)
+            sent = await self.layers(registry, spec.repository, (plans, codec), report)
             blobs = [one.blob for one in sent]
             image = source.image(blobs)
             target = spec.repository, spec.tag
@@ -139,28 +158,35 @@ class _Source:
     created_at: str
     architecture: str
     notes: Mapping[str, str]
+    parent: str
 
     @classmethod
-    def read(cls, parts: Path) -> _Source:
+    def read(cls, parts: Path, onto: Onto | None) -> _Source:
         """Blocking."""
-        try:
-            known = record.read(parts)
-        except (FileNotFoundError, ValueError) as cause:
-            raise Broken(
-                f"The checkpoint in {parts} has no readable record.", details=str(cause)
-            ) from cause
+        known = _record_of(parts)
+        if onto is None:  # one that was fetched may have been a delta; pushed whole it is none
+            known = msgspec.structs.replace(known, parent="")
         try:
             architecture = fingerprint.read(parts).architecture
         except (FileNotFoundError, ValueError):  # of a checkpoint by somebody else
             architecture = ""
         notes = image_annotations.of(known, parts)
-        return cls(layers.plan(parts), known.created_at, architecture, notes)
+        return cls(layers.plan(parts, onto), known.created_at, architecture, notes, known.parent)
 
     def image(self, blobs: Sequence[Blob]) -> tuple[bytes, bytes]:
         """Configuration and manifest."""
         configuration = manifest.config(blobs, self.created_at, arch=self.architecture)
         described = [manifest.layer(blob) for blob in blobs]
         return configuration, manifest.manifest(configuration, described, self.notes)
+
+
+def _record_of(parts: Path) -> CheckpointRecord:
+    try:
+        return record.read(parts)
+    except (FileNotFoundError, ValueError) as cause:
+        raise Broken(
+            f"The checkpoint in {parts} has no readable record.", details=str(cause)
+        ) from cause
 
 
 class _Tally:

@@ -103,8 +103,9 @@ class Registry:
     async def mount(self, repository: str, wanted: Digest, source: str) -> bool:
         """Let the repository have a blob that ``source``, another one here, has; False: not done."""
         path = f"{repository}/blobs/uploads/?mount={wanted}&from={quote(source, safe='')}"
+        scope = f"{_scope(repository, 'pull,push')} {_scope(source)}"
         answer = await self._transport.exchange(
-            self._push("POST", self._transport.url(path), repository, b"")
+            Ask("POST", self._transport.url(path), scope, {}, b"")
         )
         if answer.status == 202:  # it began an ordinary upload instead
             await self.abort(Upload(repository, self._transport.located(answer)))

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from agent.errors import Broken, SnapError
+from agent.errors import Broken, Retryable, SnapError
 from agent.image.backoff import Backoff, persist
 from agent.image.blobs import BlobChunks, BlobReader
 from agent.image.compression import Codec
@@ -58,11 +58,18 @@ class LayerUpload:
         """
         if (known := await persist(self._backoff, self._there)) is not None:
             return Sent(known, 0)
+        if self._plan.size and not self._plan.pieces:
+            raise Retryable(
+                f"Registry {self._registry.host} lost a layer while an image that needs it was "
+                "pushed; push again."
+            )
         try:
             blob = await persist(self._backoff, self._attempt)
         except BaseException:
             await self._abort()
             raise
+        if self._plan.known is not None and blob.diff_id != self._plan.known.diff_id:
+            raise Broken("A checkpoint changed after it was pushed; checkpoint again.")
         return Sent(blob, self._pushed)
 
     async def _there(self) -> Blob | None:

@@ -3,6 +3,7 @@
 Environment: HOG_MIB (default 64); HOG_MODE full (random), half (each page half random, half zero) or zero;
 HOG_HZ ticks a second (default 100); HOG_SUM_EVERY_S prints checksums at intervals (default 0: only when asked).
 SIGUSR1 prints ``sum <crc32 of all memory, hex> <tick>`` without stopping the ticks. ``ready`` comes when filled.
+SIGUSR2 changes HOG_CHANGE_PERCENT (default 5) of the pages, at random, and prints ``changed <pages> <tick>``.
 """
 
 import os
@@ -44,6 +45,17 @@ def checksums(memory: bytearray, asked: threading.Event, tick: list[int], every_
         say(f"sum {crc:08x} {tick[0]}")
 
 
+def changes(memory: bytearray, asked: threading.Event, tick: list[int], percent: float) -> None:
+    while True:
+        asked.wait()
+        asked.clear()
+        dice = memoryview(os.urandom(len(memory) // PAGE * 4)).cast("I")
+        chosen = [page for page, die in enumerate(dice) if die < percent / 100 * (1 << 32)]
+        for page in chosen:
+            memory[page * PAGE : page * PAGE + 16] = os.urandom(16)
+        say(f"changed {len(chosen)} {tick[0]}")
+
+
 def main() -> None:
     mib = int(os.environ.get("HOG_MIB", "64"))
     memory = fill(os.environ.get("HOG_MODE", "half"), mib)
@@ -54,6 +66,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     work = threading.Thread(target=checksums, args=(memory, asked, tick, every_s), daemon=True)
     work.start()
+    other = threading.Event()
+    signal.signal(signal.SIGUSR2, lambda *_: other.set())
+    percent = float(os.environ.get("HOG_CHANGE_PERCENT", "5"))
+    change = threading.Thread(target=changes, args=(memory, other, tick, percent), daemon=True)
+    change.start()
     say(f"ready {mib}")
     while True:
         tick[0] += 1
