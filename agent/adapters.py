@@ -14,6 +14,7 @@ from pathlib import Path
 from agent import errors
 from agent.checkpoint import archive
 from agent.checkpoint.shelf import Shelf
+from agent.formats.digest import Digest
 from agent.formats.jobs import (
     CheckpointId,
     PushResult,
@@ -21,6 +22,7 @@ from agent.formats.jobs import (
     RegistryAccess,
     Report,
 )
+from agent.image.cache import Cache
 from agent.image.push import Pusher
 from agent.image.reference import ImageReference, Keychain
 from agent.link.frames import GrantNews, PullAccessNews
@@ -106,10 +108,14 @@ class _OpenArchive:
 
 
 class ShelfArchives:
-    """The checkpoints on the shelf as archives. ``busy`` are those that are being read."""
+    """The checkpoints on the shelf, and images in the cache, as archives.
 
-    def __init__(self, shelf: Shelf) -> None:
+    ``busy`` are the checkpoints that are being read.
+    """
+
+    def __init__(self, shelf: Shelf, cache: Cache) -> None:
         self._shelf = shelf
+        self._cache = cache
         self._readers: Counter[str] = Counter()
 
     @property
@@ -130,3 +136,13 @@ class ShelfArchives:
             yield _OpenArchive(parts, await asyncio.to_thread(archive.size, parts))
         finally:
             self._readers[checkpoint_id] -= 1
+
+    @asynccontextmanager
+    async def open_image(self, image_digest: str) -> AsyncIterator[_OpenArchive]:
+        """The archive of an image in the cache, kept from eviction for the block.
+
+        Raises:
+            NotFound: it is not here.
+        """
+        with self._cache.hold(Digest(image_digest)) as parts:
+            yield _OpenArchive(parts, await asyncio.to_thread(archive.size, parts))

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 NSENTER: Final = ("nsenter", "-t", "1", "-m", "-u", "-i", "--")
 LEAVE_S: Final = 8.0  # of the 10 s that a clean end may take
 LIGHT_JOBS: Final = 4
+ANALYSES: Final = 2
 RESTART_S: Final = 5.0
 
 
@@ -98,12 +99,21 @@ async def serve(settings: Settings, equipment: Equipment) -> None:
     data_dir = host_of(settings).path(settings.data_dir)
     journal = Journal(data_dir / "jobs")
     outbox = Outbox(journal)
-    steps = Steps(equipment.checkpointer, equipment.shelf, equipment.pusher, equipment.fetcher)
+    steps = Steps(
+        equipment.checkpointer,
+        equipment.shelf,
+        equipment.pusher,
+        equipment.fetcher,
+        equipment.analyst,
+        equipment.importer,
+    )
     runner = Runner(Ledger(journal), steps, outbox, _lanes(settings))
     await runner.open()
     node = equipment.node(runner)
-    rooms = Rooms(runner, outbox, node, equipment.archives, equipment.trust)
+    parts = equipment.archives, equipment.trust, equipment.outcomes
+    rooms = Rooms(runner, outbox, node, *parts)
     link = Session(_dialling(settings), await _member(settings, data_dir), rooms)
+    equipment.uploads.attach(link)
     around = {"link": link.run, **equipment.services(runner)}
     services: dict[str, Service] = {name: partial(_kept_up, run) for name, run in around.items()}
     services["jobs"] = runner.run
@@ -170,6 +180,7 @@ def _lanes(settings: Settings) -> lanes.Lanes:
         {
             lanes.Lane.DUMP: settings.max_dumps,
             lanes.Lane.TRANSFER: settings.max_transfers,
+            lanes.Lane.ANALYSIS: ANALYSES,
             lanes.Lane.LIGHT: LIGHT_JOBS,
         }
     )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,20 +18,26 @@ from agent.checkpoint.retention import Disk
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import JobState
+from agent.image.bases import Bases
 from agent.image.cache import Cache, JobFetcher
+from agent.image.importing import Importer
 from agent.image.push import Pusher
+from agent.insights.service import Insights
 from agent.jobs import ports as job_ports
 from agent.jobs.runner import Runner
 from agent.link import ports as link_ports
+from agent.link.uploads import Uploads
 from agent.node import here
 from agent.node.facts import NodeFacts
 from agent.node.vitals import Pulse
+from agent.restore import lazy_pages
 from agent.restore import ledger as restore_ledger
 from agent.restore.compatibility import NodeTraits
 from agent.restore.decision import Decider, Folders
 from agent.restore.grants import Grants
 from agent.restore.outcome import OutcomeLog
 from agent.restore.service import RestoreService
+from agent.restore.telling import OutcomeNews
 from agent.runtimes import cri
 from agent.runtimes.commands import Host
 from agent.settings import Settings
@@ -49,6 +55,7 @@ class Equipment:
     """What does the work, plugged in behind the jobs and the link.
 
     Attributes:
+        uploads: where the importer reads; given the link when there is one.
         node: given the jobs, what the link tells of this node.
         services: given the jobs, what runs beside them for as long as the agent does, by name.
     """
@@ -57,24 +64,38 @@ class Equipment:
     shelf: job_ports.Shelf
     pusher: job_ports.Pusher
     fetcher: job_ports.Fetcher
+    analyst: job_ports.Analyst
+    importer: job_ports.Importer
+    uploads: Uploads
     archives: link_ports.Archives
     trust: link_ports.Trust
     node: Callable[[Runner], link_ports.Node]
     services: Callable[[Runner], dict[str, Service]]
+    outcomes: link_ports.Outcomes = field(default_factory=link_ports.NoOutcomes)
 
 
 async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cache) -> Equipment:
     """The real parts, plugged together, with the node probed."""
     data_dir = str(settings.data_dir)
     shelf = Shelf(host, data_dir)
-    archives = ShelfArchives(shelf)
+    bases = Bases(host.path(f"{data_dir}/bases"))
+    archives, uploads = ShelfArchives(shelf, cache), Uploads()
     trust = Trust(Grants(host.path(f"{data_dir}/grants.json"), settings.cluster))
     known = here.Here(host, settings.cri_endpoint, Pulse(host.path(data_dir)))
     checkpoints = CheckpointService(
-        checkpoint_service.Ports(host, data_dir, runtime, known.facts, shelf)
+        checkpoint_service.Ports(
+            host,
+            data_dir,
+            runtime,
+            known.facts,
+            shelf,
+            partial(lazy_pages.is_arriving, host, f"{data_dir}/restores"),
+        )
     )
     await known.open()
     restores = _restores(settings, host, runtime, cache, trust, known)
+    outcomes = OutcomeNews(restores.outcomes)
+    restores.on_outcome = outcomes.on_outcome
 
     def node(runner: Runner) -> here.Here:
         known.counts = lambda: here.Counts(
@@ -91,16 +112,20 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
             "restore": restores.run,
             "watchdog": partial(watchdog.watch, host, data_dir, lambda: checkpoints.active),
             "sweep": partial(_sweep, runner, checkpoints),
-            "retention": partial(_retain, shelf, host.path(data_dir), busy),
+            "retention": partial(_retain, shelf, host.path(data_dir), busy, bases),
         }
 
     return Equipment(
         checkpointer=checkpoints,
         shelf=shelf,
-        pusher=NotingPusher(Pusher(), shelf),
+        pusher=NotingPusher(Pusher(bases=bases), shelf),
         fetcher=JobFetcher(cache, trust.access),
+        analyst=Insights(shelf),
+        importer=Importer(shelf, uploads),
+        uploads=uploads,
         archives=archives,
         trust=trust,
+        outcomes=outcomes,
         node=node,
         services=services,
     )
@@ -156,17 +181,22 @@ def traits_of(facts: NodeFacts) -> NodeTraits:
         criu_version=facts.criu_version,
         cgroup_version=facts.cgroup_version,
         cpu_features=frozenset(facts.cpu_features),
+        criu_features=frozenset(facts.criu_features),
     )
 
 
-async def _retain(shelf: Shelf, data_dir: Path, busy: Callable[[], frozenset[str]]) -> None:
+async def _retain(
+    shelf: Shelf, data_dir: Path, busy: Callable[[], frozenset[str]], bases: Bases
+) -> None:
     """Remove checkpoints that have expired, every few minutes."""
     while True:
         await asyncio.sleep(RETAIN_EVERY_S)
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, data_dir)
             disk = Disk(usage.total, usage.free)
-            gone = await asyncio.to_thread(retention.sweep, shelf, disk, busy())
+            gone = await asyncio.to_thread(
+                retention.sweep, shelf, disk, busy(), None, bases.remember
+            )
         except OSError as cause:
             log.warning("retention could not look at the disk: %s", cause)
             continue

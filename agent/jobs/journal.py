@@ -36,7 +36,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         job: None when a cancel came for a job that was never given; it must not start later.
         step: the step that was about to be taken, "" before the first; ``done`` counts those that
             are over.
-        checkpoints, pushes: what finished steps gave.
+        checkpoints, pushes, report_json: what finished steps gave; a report may show memory, and is
+            dropped as soon as the control plane has it.
         cancel: a cancel was acknowledged; nothing new is begun.
         ended_s: unix time of the end, 0 while it lives.
         delivered_s: unix time at which the control plane had the result, 0 before.
@@ -50,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     checkpoints: tuple[jobs.CheckpointResult, ...] = ()
     pushes: tuple[jobs.PushResult, ...] = ()
+    report_json: str = ""
     error: jobs.JobFailure | None = None
     cancel: bool = False
     accepted_s: float = 0.0

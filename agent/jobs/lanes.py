@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from agent.formats.jobs import Job, JobKind
+from agent.formats.jobs import CheckpointId, Job, JobKind
 
 
 class Lane(StrEnum):
@@ -16,6 +16,7 @@ class Lane(StrEnum):
 
     DUMP = "dump"  # the disk, while a container is still
     TRANSFER = "transfer"  # cores and network
+    ANALYSIS = "analysis"  # one core; somebody waits for it, so not behind transfers
     LIGHT = "light"  # hardly anything; must not wait behind a transfer
 
 
@@ -44,13 +45,17 @@ def lane_of(kind: JobKind) -> Lane:
     """Where a job of ``kind`` queues."""
     if kind in {JobKind.CHECKPOINT, JobKind.CHECKPOINT_AND_PUSH}:
         return Lane.DUMP
-    if kind in {JobKind.PUSH, JobKind.FETCH, JobKind.PREFETCH}:
+    if kind in {JobKind.PUSH, JobKind.FETCH, JobKind.PREFETCH, JobKind.IMPORT}:
         return Lane.TRANSFER
+    if kind is JobKind.ANALYZE:
+        return Lane.ANALYSIS
     return Lane.LIGHT
 
 
 def keys_of(job: Job) -> frozenset[str]:
     """What ``job`` needs for itself: its containers, its checkpoints, the images that it fetches."""
+    if job.analyze:  # reads only; one that is deleted meanwhile is told as gone
+        return frozenset()
     keys = {f"checkpoint {checkpoint_id}" for checkpoint_id in checkpoints_of(job)}
     keys |= {f"image {fetch.image}" for fetch in job.fetches}
     if spec := job.checkpoint:
@@ -63,4 +68,8 @@ def checkpoints_of(job: Job) -> frozenset[str]:
     """The checkpoints that ``job`` makes, reads or removes."""
     made = [target.checkpoint_id for target in job.checkpoint.containers] if job.checkpoint else []
     read = [push.checkpoint_id for push in job.pushes]
-    return frozenset([*made, *read, *job.checkpoint_ids])
+    if spec := job.analyze:
+        read += [spec.checkpoint_id, CheckpointId(spec.other_checkpoint_id)]
+    if job.import_:
+        made.append(job.import_.checkpoint_id)
+    return frozenset(filter(None, [*made, *read, *job.checkpoint_ids]))

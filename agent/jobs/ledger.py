@@ -110,7 +110,7 @@ class Ledger:
     async def delivered(self, job_id: str) -> None:
         """Note that the control plane has the result of ``job_id``, from now on for a day."""
         if (entry := self._entries.get(job_id)) and entry.ended:
-            await self.change(job_id, delivered_s=time.time())
+            await self.change(job_id, delivered_s=time.time(), report_json="")
 
     async def forget_delivered(self) -> None:
         """Drop ended jobs a day after the control plane had their result."""

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.formats.jobs import (
+    AnalyzeSpec,
     CheckpointId,
     CheckpointResult,
     CheckpointSpec,
     FetchSpec,
+    ImportSpec,
     JobId,
     PushResult,
     PushSpec,
@@ -53,3 +55,17 @@ class Fetcher(Protocol):
 
     async def fetch(self, spec: FetchSpec, report: Report) -> object:
         """Have the image of ``spec`` in the cache, every byte checked."""
+
+
+class Importer(Protocol):
+    """Takes in archives that users uploaded."""
+
+    async def take(self, spec: ImportSpec, report: Report) -> None:
+        """Have the checkpoint of ``spec`` on this node; the same one twice is taken once."""
+
+
+class Analyst(Protocol):
+    """Looks into checkpoints."""
+
+    async def analyze(self, spec: AnalyzeSpec, report: Report) -> str:
+        """What was found, as JSON; the checkpoint stays as it is."""

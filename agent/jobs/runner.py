@@ -254,7 +254,7 @@ def news_of(entry: Entry, said: Progress | None = None) -> JobUpdate:
     A job that failed or was cancelled late still says what it made: a checkpoint whose push failed
         is there.
     """
-    gave = JobResult(entry.checkpoints, entry.pushes) if entry.ended else None
+    gave = JobResult(entry.checkpoints, entry.pushes, entry.report_json) if entry.ended else None
     completed = entry.state is JobState.COMPLETED
     return JobUpdate(
         job_id=JobId(entry.job_id),
@@ -301,4 +301,6 @@ def _last_words(entry: Entry) -> str:
         pause_ms = max(result.pause_ms for result in entry.checkpoints)
         size_bytes = sum(result.size_bytes for result in entry.checkpoints)
         return f"Checkpointed, {progress.size(size_bytes)}, paused for {pause_ms:.0f} ms"
+    if entry.job and entry.job.analyze:
+        return "Analyzed"
     return "Done"

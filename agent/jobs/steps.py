@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import agent
 from agent import errors
-from agent.formats.jobs import Job, JobKind, Report
+from agent.formats.jobs import Job, JobKind, PushResult, PushSpec, Report
 from agent.jobs.journal import Entry
-from agent.jobs.ports import Checkpointer, Fetcher, Pusher, Shelf
+from agent.jobs.ports import Analyst, Checkpointer, Fetcher, Importer, Pusher, Shelf
 from agent.jobs.progress import Span, spans
 
 Gained = dict[str, Any]  # changes to an Entry
@@ -24,6 +24,8 @@ SUPPORTED: Final = (
     JobKind.FETCH,
     JobKind.PREFETCH,
     JobKind.DELETE,
+    JobKind.ANALYZE,
+    JobKind.IMPORT,
 )
 TASK_NAMES: Final = {
     JobKind.CHECKPOINT: "Create Checkpoint",
@@ -32,12 +34,16 @@ TASK_NAMES: Final = {
     JobKind.FETCH: "Fetch Checkpoint Image",
     JobKind.PREFETCH: "Prefetch Checkpoint Image",
     JobKind.DELETE: "Delete Checkpoint",
+    JobKind.ANALYZE: "Analyze Checkpoint",
+    JobKind.IMPORT: "Create and Push Checkpoint Container",
 }
 BEGINNINGS: Final = {
     JobKind.CHECKPOINT: "Checkpointing",
     JobKind.PUSH: "Pushing the image",
     JobKind.FETCH: "Fetching the image",
     JobKind.DELETE: "Deleting the checkpoint",
+    JobKind.ANALYZE: "Analyzing the checkpoint",
+    JobKind.IMPORT: "Taking the archive in",
 }
 
 
@@ -77,6 +83,8 @@ def check(job: Job) -> None:
         JobKind.FETCH: bool(job.fetches),
         JobKind.PREFETCH: bool(job.fetches),
         JobKind.DELETE: bool(job.checkpoint_ids),
+        JobKind.ANALYZE: bool(job.analyze and job.analyze.checkpoint_id),
+        JobKind.IMPORT: job.import_ is not None,
     }
     if not needed[job.kind]:
         raise errors.Refused(
@@ -90,12 +98,16 @@ def plan(job: Job) -> tuple[Step, ...]:
     kinds: list[tuple[JobKind, int]] = []
     if job.kind in {JobKind.CHECKPOINT, JobKind.CHECKPOINT_AND_PUSH}:
         kinds.append((JobKind.CHECKPOINT, 0))
-    if job.kind in {JobKind.PUSH, JobKind.CHECKPOINT_AND_PUSH}:
+    if job.kind is JobKind.IMPORT:
+        kinds.append((JobKind.IMPORT, 0))
+    if job.kind in {JobKind.PUSH, JobKind.CHECKPOINT_AND_PUSH, JobKind.IMPORT}:
         kinds += [(JobKind.PUSH, index) for index in range(len(job.pushes))]
     if job.kind in {JobKind.FETCH, JobKind.PREFETCH}:
         kinds += [(JobKind.FETCH, index) for index in range(len(job.fetches))]
-    if job.kind is JobKind.DELETE:
+    if job.kind in {JobKind.DELETE, JobKind.IMPORT}:  # what was taken in for a push goes after it
         kinds += [(JobKind.DELETE, index) for index in range(len(job.checkpoint_ids))]
+    if job.kind is JobKind.ANALYZE:
+        kinds.append((JobKind.ANALYZE, 0))
     rest = (100.0 - CHECKPOINT_WEIGHT) / max(1, len(job.pushes))
     weights = tuple(CHECKPOINT_WEIGHT if kind is JobKind.CHECKPOINT else rest for kind, _ in kinds)
     return tuple(
@@ -107,12 +119,20 @@ class Steps:
     """Takes steps, by the ports it is given."""
 
     def __init__(
-        self, checkpointer: Checkpointer, shelf: Shelf, pusher: Pusher, fetcher: Fetcher
+        self,
+        checkpointer: Checkpointer,
+        shelf: Shelf,
+        pusher: Pusher,
+        fetcher: Fetcher,
+        analyst: Analyst,
+        importer: Importer,
     ) -> None:
         self._checkpointer = checkpointer
         self._shelf = shelf
         self._pusher = pusher
         self._fetcher = fetcher
+        self._analyst = analyst
+        self._importer = importer
 
     async def take(self, step: Step, entry: Entry, *, begun: bool, report: Report) -> Gained:
         """Take ``step`` of ``entry``'s job and return what it gave, as changes to the entry.
@@ -129,21 +149,29 @@ class Steps:
             case JobKind.CHECKPOINT:
                 return await self._checkpoint(job, begun=begun, report=report)
             case JobKind.PUSH:
-                push = job.pushes[step.index]
-                parts = await asyncio.to_thread(self._shelf.parts, push.checkpoint_id)
-                pushed = await self._pusher.push(parts, push, report)
+                pushed = await self._push(job, job.pushes[step.index], report)
                 return {"pushes": (*entry.pushes, pushed)}
             case JobKind.FETCH:
                 await self._fetcher.fetch(job.fetches[step.index], report)
+            case JobKind.IMPORT:
+                assert job.import_ is not None  # noqa: S101 - check() saw it
+                await self._importer.take(job.import_, report)
             case JobKind.DELETE:
                 await asyncio.to_thread(self._shelf.delete, job.checkpoint_ids[step.index])
+            case JobKind.ANALYZE:
+                assert job.analyze is not None  # noqa: S101 - check() saw it
+                return {"report_json": await self._analyst.analyze(job.analyze, report)}
         return {}
 
     async def undo(self, step: Step, entry: Entry, report: Report) -> None:
         """Leave nothing of a ``step`` that a dead agent had begun and that was cancelled since.
 
-        Only a dump leaves something behind (it runs on by itself): it is waited for and removed.
+        Only a dump leaves something behind (it runs on by itself): it is waited for and removed; and
+        an archive that came half.
         """
+        if entry.job is not None and entry.job.import_ is not None:
+            await asyncio.to_thread(self._shelf.delete, entry.job.import_.checkpoint_id)
+            return
         if step.kind is not JobKind.CHECKPOINT or entry.job is None or not entry.job.checkpoint:
             return
         spec = entry.job.checkpoint
@@ -152,6 +180,19 @@ class Steps:
             await self._checkpointer.recover(entry.job.job_id, spec, report)
         for target in spec.containers:
             await asyncio.to_thread(self._shelf.delete, target.checkpoint_id)
+
+    async def _push(self, job: Job, push: PushSpec, report: Report) -> PushResult:
+        """Push; what was taken in for it does not stay if it fails."""
+        if job.import_ is not None:  # at once, unless an agent that ended removed it
+            await self._importer.take(job.import_, report)
+        parts = await asyncio.to_thread(self._shelf.parts, push.checkpoint_id)
+        try:
+            return await self._pusher.push(parts, push, report)
+        except BaseException:
+            if job.import_ is not None:
+                gone = asyncio.to_thread(self._shelf.delete, job.import_.checkpoint_id)
+                await asyncio.shield(gone)
+            raise
 
     async def _checkpoint(self, job: Job, *, begun: bool, report: Report) -> Gained:
         spec = job.checkpoint

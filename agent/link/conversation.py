@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc.aio
@@ -26,6 +27,7 @@ HEARTBEAT_S: Final = 10.0  # where the control plane says none
 TRANSFERS: Final = 4  # archives sent at once; each holds a piece of at most 1 MiB
 TRANSFER_S: Final = 6 * 3600.0  # a whole archive over a slow line
 FIND_POD_S: Final = 10.0
+NEXT_S: Final = 60.0  # for the control plane to read on
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Rooms:
     node: ports.Node
     archives: ports.Archives
     trust: ports.Trust
+    outcomes: ports.Outcomes = field(default_factory=ports.NoOutcomes)
 
 
 class Ended(Exception):
@@ -80,6 +83,7 @@ class Conversation:
             self.welcomed.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_news(call), name="link: news")
+                group.create_task(self._send_outcomes(call), name="link: outcomes")
                 group.create_task(self._send_status(call, welcome.heartbeat_s), name="link: status")
                 await self._listen(call, group)
         except BaseExceptionGroup as group_of:
@@ -103,6 +107,7 @@ class Conversation:
         await self._rooms.trust.pull_access(welcome.pull_access)
         await self._rooms.jobs.acknowledged(welcome.up_to_sequence)
         self._rooms.news.begin_session()
+        self._rooms.outcomes.begin_session()
         return welcome
 
     def _hello(self, nonce: bytes) -> frames.Hello:
@@ -138,6 +143,10 @@ class Conversation:
             if updates := await self._rooms.news.take():
                 await self._send(call, wire.updates(updates))
             await self._rooms.news.wait_urgent(NEWS_EVERY_S)
+
+    async def _send_outcomes(self, call: wire.ConnectCall) -> None:
+        while True:
+            await self._send(call, wire.restore_outcomes(await self._rooms.outcomes.take()))
 
     async def _send_status(self, call: wire.ConnectCall, heartbeat_s: float) -> None:
         told = self._rooms.node.facts()  # by Hello
@@ -194,6 +203,9 @@ class Conversation:
             case frames.Delivered():
                 await jobs.acknowledged(said.up_to_sequence)
                 return 0
+            case frames.OutcomesStored():
+                await self._rooms.outcomes.acknowledged(said.up_to_sequence)
+                return 0
             case frames.Challenge() | frames.Welcome():
                 raise Ended("the control plane joined twice")
             case frames.Unknown():
@@ -203,8 +215,11 @@ class Conversation:
     async def _find_pod(self, asked: frames.FindPod, call: wire.ConnectCall) -> None:
         try:
             async with asyncio.timeout(FIND_POD_S):
-                pod = await self._rooms.node.find_pod(asked.namespace, asked.pod_name)
-            answer = wire.pod_found(asked.request_id, pod)
+                if asked.every:
+                    answer = wire.pods_found(asked.request_id, await self._rooms.node.pods())
+                else:
+                    pod = await self._rooms.node.find_pod(asked.namespace, asked.pod_name)
+                    answer = wire.pod_found(asked.request_id, pod)
         except TimeoutError:
             problem = f"the container runtime did not answer within {FIND_POD_S:g} s"
             answer = wire.pod_found(asked.request_id, None, problem)
@@ -212,13 +227,33 @@ class Conversation:
             answer = wire.pod_found(asked.request_id, None, failure.message)
         await self._send(call, answer)
 
+    def _open(self, asked: frames.OpenArchive) -> AbstractAsyncContextManager[ports.Archive]:
+        if asked.image_digest:
+            return self._rooms.archives.open_image(asked.image_digest)
+        return self._rooms.archives.open(CheckpointId(asked.checkpoint_id))
+
+    async def fetch_archive(
+        self, transfer_id: str, offset: int
+    ) -> AsyncGenerator[wire.Chunk, None]:
+        """The pieces of an uploaded archive, on a stream of its own.
+
+        Raises:
+            Ended: the session is over. grpc.aio.AioRpcError, TimeoutError: it broke off.
+        """
+        wanted = transfer_id, offset
+        pieces = wire.fetch_archive(self._calls, self._token, wanted, NEXT_S)
+        async with contextlib.aclosing(pieces):
+            while True:
+                with _cut():
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                yield piece
+
     async def _send_archive(self, asked: frames.OpenArchive, call: wire.ConnectCall) -> None:
         """Send an archive on a stream of its own; its end is no concern of this session."""
         try:
-            async with (
-                self._transfers,
-                self._rooms.archives.open(CheckpointId(asked.checkpoint_id)) as archive,
-            ):
+            async with self._transfers, self._open(asked) as archive:
                 if asked.offset > archive.size_bytes:
                     raise errors.Refused(
                         f"The archive has {archive.size_bytes} bytes, "

@@ -75,28 +75,40 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class OpenArchive:
-    """Send an archive's bytes from ``offset``; ``length`` 0 is to the end."""
+    """Send an archive's bytes from ``offset``; ``length`` 0 is to the end.
+
+    With ``image_digest`` it is the archive of that image in the cache.
+    """
 
     sequence: int
     transfer_id: str
     checkpoint_id: str
     offset: int
     length: int
+    image_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FindPod:
-    """Is this pod here?"""
+    """Is this pod here? Or, with ``every``: which pods are?"""
 
     sequence: int
     request_id: str
     namespace: str
     pod_name: str
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """News up to this number is stored."""
+
+    up_to_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesStored:
+    """Outcomes of restores up to this sequence are stored."""
 
     up_to_sequence: int
 
@@ -116,6 +128,7 @@ Control = (
     | OpenArchive
     | FindPod
     | Delivered
+    | OutcomesStored
     | GrantNews
     | PullAccessNews
     | Unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 from agent.formats.jobs import CheckpointId, Job, JobBrief, JobFailure, JobId, JobUpdate
 from agent.link.frames import GrantNews, PullAccessNews
 from agent.node.facts import FoundPod, NodeFacts, NodeStatus
+from agent.restore.outcome import Outcome
 
 
 class Jobs(Protocol):
@@ -66,6 +68,9 @@ class Node(Protocol):
             SnapError: the container runtime does not answer.
         """
 
+    async def pods(self) -> tuple[FoundPod, ...]:
+        """Every pod that runs here; raises as ``find_pod``."""
+
 
 class Archive(Protocol):
     """One archive, open for reading."""
@@ -83,6 +88,37 @@ class Archives(Protocol):
 
     def open(self, checkpoint_id: CheckpointId) -> AbstractAsyncContextManager[Archive]:
         """The archive of a checkpoint; raises NotFound."""
+
+    def open_image(self, image_digest: str) -> AbstractAsyncContextManager[Archive]:
+        """The archive of an image in this node's cache; raises NotFound."""
+
+
+class Outcomes(Protocol):
+    """What became of containers that were to be restored here."""
+
+    def begin_session(self) -> None:
+        """Say everything again that is not acknowledged."""
+
+    async def take(self) -> tuple[Outcome, ...]:
+        """What is to be sent now, in the order of sequences; waits until there is something."""
+
+    async def acknowledged(self, up_to: int) -> None:
+        """The control plane has all up to this sequence."""
+
+
+class NoOutcomes:
+    """A node that restores nothing."""
+
+    def begin_session(self) -> None:
+        """Nothing to say."""
+
+    async def take(self) -> tuple[Outcome, ...]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        return ()
+
+    async def acknowledged(self, up_to: int) -> None:
+        """Nothing was said."""
 
 
 class Trust(Protocol):

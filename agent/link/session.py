@@ -74,6 +74,11 @@ class Session:
         """Whether a session is open."""
         return self._held is not None and self._held.welcomed.is_set()
 
+    @property
+    def conversation(self) -> Conversation | None:
+        """The open session, if there is one."""
+        return self._held if self.is_up else None
+
     async def run(self) -> None:
         """Hold one session after the other until cancelled."""
         loop = asyncio.get_running_loop()

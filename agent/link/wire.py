@@ -5,7 +5,8 @@ Source: protos/snap/v1/link.proto.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ import grpc.aio
 from agent.formats import jobs
 from agent.link import frames
 from agent.node import facts
+from agent.restore.outcome import Outcome
 from snap_protos.snap.v1 import link_pb2 as pb
 from snap_protos.snap.v1.link_pb2_grpc import AgentLinkStub
 
@@ -72,6 +74,33 @@ async def send_archive(
 
     receipt = await calls.SendArchive(messages(), metadata=bearer(token), timeout=timeout_s)
     return receipt.received_bytes
+
+
+async def fetch_archive(
+    calls: AgentLinkAsyncStub, token: str, wanted: tuple[str, int], next_s: float
+) -> AsyncGenerator[Chunk, None]:
+    """The pieces of an uploaded archive; closing this stops the control plane.
+
+    Args:
+        wanted: id of the transfer, and the offset of its first byte.
+        next_s: how long to wait for each piece.
+
+    Raises:
+        grpc.aio.AioRpcError: it was refused, or broke off. TimeoutError: nothing came.
+    """
+    request = pb.FetchArchiveRequest(transfer_id=wanted[0], offset=wanted[1])
+    call = calls.FetchArchive(request, metadata=bearer(token))
+    try:
+        while True:
+            async with asyncio.timeout(next_s):
+                piece = await call.read()
+            if not isinstance(piece, pb.ArchiveChunk):  # gRPC's end of the stream
+                return
+            yield Chunk(
+                piece.transfer_id, piece.offset, piece.data, piece.total_bytes, last=piece.last
+            )
+    finally:
+        call.cancel()
 
 
 async def failure(call: ConnectCall) -> grpc.aio.AioRpcError:
@@ -149,28 +178,35 @@ def ack(up_to_sequence: int) -> pb.AgentFrame:
 
 def pod_found(request_id: str, pod: facts.FoundPod | None, error: str = "") -> pb.AgentFrame:
     """The answer to FindPod; ``error`` when the runtime did not answer."""
-    if pod is None:
-        return pb.AgentFrame(pod_found=pb.PodFound(request_id=request_id, error=error))
-    return pb.AgentFrame(
-        pod_found=pb.PodFound(
-            request_id=request_id,
-            found=True,
-            pod_uid=pod.uid,
-            pod_name=pod.name,
-            namespace=pod.namespace,
-            ready=pod.ready,
-            labels=dict(pod.labels),
-            containers=[
-                pb.PodContainer(
-                    name=container.name,
-                    container_id=container.container_id,
-                    state=container.state,
-                    image=container.image,
-                    image_ref=container.image_ref,
-                )
-                for container in pod.containers
-            ],
-        )
+    found = pb.PodFound(error=error) if pod is None else _pod(pod)
+    found.request_id = request_id
+    return pb.AgentFrame(pod_found=found)
+
+
+def pods_found(request_id: str, pods: Iterable[facts.FoundPod]) -> pb.AgentFrame:
+    """The answer to FindPod for every pod."""
+    every = [_pod(pod) for pod in pods]
+    return pb.AgentFrame(pod_found=pb.PodFound(request_id=request_id, found=True, pods=every))
+
+
+def _pod(pod: facts.FoundPod) -> pb.PodFound:
+    return pb.PodFound(
+        found=True,
+        pod_uid=pod.uid,
+        pod_name=pod.name,
+        namespace=pod.namespace,
+        ready=pod.ready,
+        labels=dict(pod.labels),
+        containers=[
+            pb.PodContainer(
+                name=container.name,
+                container_id=container.container_id,
+                state=container.state,
+                image=container.image,
+                image_ref=container.image_ref,
+            )
+            for container in pod.containers
+        ],
     )
 
 
@@ -178,6 +214,35 @@ def archive_refused(transfer_id: str, code: str, message: str) -> pb.AgentFrame:
     """The archive that was asked for can't be sent."""
     return pb.AgentFrame(
         archive_refused=pb.ArchiveRefused(transfer_id=transfer_id, code=code, message=message)
+    )
+
+
+def restore_outcomes(outcomes: Iterable[Outcome]) -> pb.AgentFrame:
+    """What became of containers that were to be restored."""
+    return pb.AgentFrame(
+        restore_outcomes=pb.RestoreOutcomes(
+            outcomes=[
+                pb.RestoreOutcome(
+                    sequence=one.sequence,
+                    container_id=one.container_id,
+                    container_name=one.container_name,
+                    namespace=one.namespace,
+                    pod_name=one.pod_name,
+                    pod_uid=one.pod_uid,
+                    image=one.image,
+                    action=one.action,
+                    code=one.code,
+                    reason=one.reason,
+                    details=one.details,
+                    mode=one.mode,
+                    at=one.at,
+                    prepare_ms=one.prepare_ms,
+                    restore_ms=one.restore_ms,
+                    start_ms=one.start_ms,
+                )
+                for one in outcomes
+            ]
+        )
     )
 
 
@@ -231,13 +296,18 @@ def _cancel(frame: pb.ControlFrame) -> frames.Control:
 def _open_archive(frame: pb.ControlFrame) -> frames.Control:
     said = frame.open_archive
     return frames.OpenArchive(
-        frame.sequence, said.transfer_id, said.checkpoint_id, said.offset, said.length
+        frame.sequence,
+        said.transfer_id,
+        said.checkpoint_id,
+        said.offset,
+        said.length,
+        said.image_digest,
     )
 
 
 def _find_pod(frame: pb.ControlFrame) -> frames.Control:
     said = frame.find_pod
-    return frames.FindPod(frame.sequence, said.request_id, said.namespace, said.pod_name)
+    return frames.FindPod(frame.sequence, said.request_id, said.namespace, said.pod_name, said.all)
 
 
 def _welcome(said: pb.Welcome) -> frames.Welcome:
@@ -292,6 +362,30 @@ def _job(said: pb.StartJob) -> jobs.Job:
             )
             for fetch in said.fetches
         ),
+        analyze=_analyze(said.analyze) if said.HasField("analyze") else None,
+        import_=_import(getattr(said, "import")) if said.HasField("import") else None,
+    )
+
+
+def _import(said: pb.ImportSpec) -> jobs.ImportSpec:
+    return jobs.ImportSpec(
+        checkpoint_id=jobs.CheckpointId(said.checkpoint_id),
+        transfer_id=said.transfer_id,
+        size_bytes=said.size_bytes,
+        pod_name=said.pod_name,
+        namespace=said.namespace,
+        container_name=said.container_name,
+        sha256=said.sha256,
+        created_at=said.created_at,
+    )
+
+
+def _analyze(said: pb.AnalyzeSpec) -> jobs.AnalyzeSpec:
+    return jobs.AnalyzeSpec(
+        checkpoint_id=jobs.CheckpointId(said.checkpoint_id),
+        analysis_type=said.analysis_type,
+        other_checkpoint_id=said.other_checkpoint_id,
+        with_values=said.with_values,
     )
 
 
@@ -347,6 +441,7 @@ _READERS: Final[Mapping[str, Callable[[pb.ControlFrame], frames.Control]]] = {
     "open_archive": _open_archive,
     "find_pod": _find_pod,
     "ack": lambda frame: frames.Delivered(frame.ack.up_to_sequence),
+    "restores_stored": lambda frame: frames.OutcomesStored(frame.restores_stored.up_to_sequence),
     "grants": lambda frame: _grants(frame.grants, frame.sequence),
     "credentials": lambda frame: _pull_access(frame.credentials, frame.sequence),
 }

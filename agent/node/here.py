@@ -90,6 +90,15 @@ class Here:
         async with cri.Client(self._host, cri.find_socket(self._host, self._endpoint)) as runtime:
             return await pods.find(runtime, namespace, pod_name)
 
+    async def pods(self) -> tuple[FoundPod, ...]:
+        """Every pod that is ready here.
+
+        Raises:
+            SnapError: the container runtime does not answer.
+        """
+        async with cri.Client(self._host, cri.find_socket(self._host, self._endpoint)) as runtime:
+            return await pods.everything(runtime)
+
     def _signature(self) -> tuple[object, ...]:
         """Changes when the runtime was started anew, or the wrapper was put in place."""
         try:

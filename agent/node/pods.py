@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from agent.node.facts import FoundPod, PodContainer
@@ -18,7 +18,7 @@ class Runtime(Protocol):
     async def containers(
         self, labels: Mapping[str, str] = ..., sandbox_id: str = ""
     ) -> tuple[pods.Container, ...]:
-        """Containers of a sandbox."""
+        """Containers of a sandbox, or of all."""
 
 
 async def find(runtime: Runtime, namespace: str, pod_name: str) -> FoundPod | None:
@@ -34,8 +34,28 @@ async def find(runtime: Runtime, namespace: str, pod_name: str) -> FoundPod | No
     if not named:
         return None
     sandbox = max(named, key=lambda box: (box.ready, box.created_at_ns))
+    return _found(sandbox, await runtime.containers(sandbox_id=sandbox.id))
+
+
+async def everything(runtime: Runtime) -> tuple[FoundPod, ...]:
+    """Every pod whose sandbox is ready, by namespace and name.
+
+    Raises:
+        SnapError: the runtime does not answer.
+    """
+    ready = [box for box in await runtime.sandboxes() if box.ready]
+    of_sandbox: dict[str, list[pods.Container]] = {box.id: [] for box in ready}
+    for container in await runtime.containers():
+        if container.sandbox_id in of_sandbox:
+            of_sandbox[container.sandbox_id].append(container)
+    ready.sort(key=lambda box: (box.namespace, box.name))
+    return tuple(_found(box, of_sandbox[box.id]) for box in ready)
+
+
+def _found(sandbox: pods.Sandbox, containers: Iterable[pods.Container]) -> FoundPod:
+    """A pod with the newest container of each name."""
     newest: dict[str, pods.Container] = {}
-    for one in await runtime.containers(sandbox_id=sandbox.id):
+    for one in containers:
         known = newest.get(one.name)
         if known is None or (known.attempt, known.created_at_ns) < (one.attempt, one.created_at_ns):
             newest[one.name] = one

@@ -2,5 +2,6 @@
 
 ``snap-runc.sh`` stands in front of the node's OCI runtime and asks; ``service`` answers: restore, or start cold
 and why. Here are the checks (grants, compatibility, privileges), the preparation of the new container's files
-with its undoing, the ledger of what was restored, and the proof. Fetching is another room's (``ports.Fetcher``).
+with its undoing, memory that comes later (``laziness`` says when, ``snap-lazy.sh`` guards it), the ledger of what
+was restored, and the proof. Fetching is another room's (``ports.Fetcher``).
 """

@@ -26,6 +26,7 @@ class Asker:
         attempt: restarts before this one, None where the runtime does not write it down.
         image: the checkpoint image that the pod names for it, "" for none.
         again: whether the pod wants restarts restored too.
+        mode: how its memory is to come (``laziness``), as the pod says it; "" when it says nothing.
     """
 
     spec: dict[str, Any]
@@ -34,6 +35,7 @@ class Asker:
     attempt: int | None
     image: str
     again: bool
+    mode: str = ""
 
 
 def read(config: Path) -> Asker | None:
@@ -86,7 +88,8 @@ def _asker(
 ) -> Asker:
     again = annotations.get(layout.ANNOTATION_RESTORE_AGAIN) == "true"
     image = _image(annotations.get(layout.ANNOTATION_CHECKPOINT, ""), name)
-    return Asker(spec, name, sandbox_id, attempt, image, again)
+    mode = annotations.get(layout.ANNOTATION_RESTORE_MODE, "")
+    return Asker(spec, name, sandbox_id, attempt, image, again, mode)
 
 
 def _image(annotation: str, container_name: str) -> str:

@@ -21,6 +21,7 @@ class NodeTraits:
     criu_version: str
     cgroup_version: str
     cpu_features: frozenset[str]
+    criu_features: frozenset[str] = frozenset()
 
 
 def obstacle(

@@ -14,7 +14,15 @@ from typing import Final
 from agent import errors
 from agent.formats import core_images, digest, fingerprint, layout, template
 from agent.formats.jobs import Progress
-from agent.restore import asking, comparison, compatibility, preparation, privileges, rootfs
+from agent.restore import (
+    asking,
+    comparison,
+    compatibility,
+    laziness,
+    preparation,
+    privileges,
+    rootfs,
+)
 from agent.restore.asking import Asker
 from agent.restore.compatibility import NodeTraits
 from agent.restore.grants import Grants
@@ -53,6 +61,15 @@ class Folders:
 
     state: str = "/run/snap/state"
     work: str = "/var/lib/snap/restores"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A container to prepare, who asked, and how it wants its memory."""
+
+    request: Request
+    new: preparation.NewContainer
+    mode: str
 
 
 @dataclass(slots=True)
@@ -111,7 +128,7 @@ class Decider:
         self.ledger.set(asker.sandbox_id, f"container-{asker.container_name}")
         new = self._new_container(request, asker, subject)
         images = await self._image_digests(asker, container)
-        return await self._prepare(request, new, parts, images, deadline)
+        return await self._prepare(_Wanted(request, new, asker.mode), parts, images, deadline)
 
     async def _asker(self, request: Request) -> Asker:
         config = self.host.path(f"{request.bundle}/config.json")
@@ -199,15 +216,15 @@ class Decider:
         if stack := self.holds.pop(container_id, None):
             stack.close()
 
+    def hold_again(self, container_id: str, image: str) -> None:
+        """Keep the image that an earlier agent began to restore the container from."""
+        with contextlib.suppress(StartCold):  # gone: then whoever reads it has it open
+            self._hold(container_id, _digest(image))
+
     async def _prepare(
-        self,
-        request: Request,
-        new: preparation.NewContainer,
-        parts: Path,
-        image_digests: frozenset[str],
-        deadline: float,
+        self, wanted: _Wanted, parts: Path, image_digests: frozenset[str], deadline: float
     ) -> Answer:
-        kind = _runtime_kind(request.runtime)
+        new, kind = wanted.new, _runtime_kind(wanted.request.runtime)
         old = await asyncio.to_thread(self._checked, parts, new, kind, image_digests)
         work = preparation.Preparation(self.host, self.ledger, new, old, deadline)
         try:
@@ -223,8 +240,20 @@ class Decider:
             raise StartCold(
                 "prepare_failed", f"Not restored: its files can't be written: {cause}."
             ) from cause
+        how = laziness.choose(
+            laziness.Situation(
+                asked=wanted.mode,
+                oci_runtime=kind,
+                criu_features=self.traits().criu_features,
+                lazy_bytes=old.lazy_bytes,
+                address_spaces=old.address_spaces,
+                is_flat=not (parts / layout.CHECKPOINT_DIR / "parent").exists(),
+            )
+        )
         return Answer(
             restore=True,
+            lazy=how.lazy,
+            mode_reason=how.reason,
             images=self._on_node(parts / layout.CHECKPOINT_DIR),
             work=new.work,
             uts=rootfs.uts_namespace(new.spec),
@@ -280,12 +309,10 @@ class Decider:
 
 def _read(parts: Path) -> preparation.Checkpoint:
     try:
-        return preparation.Checkpoint(
-            parts,
-            fingerprint.read(parts),
-            template.read(parts),
-            core_images.pages_bytes(parts / layout.CHECKPOINT_DIR),
-        )
+        known, pod = fingerprint.read(parts), template.read(parts)
+        memory = core_images.memory(parts / layout.CHECKPOINT_DIR)
+        sizes = memory.pages_bytes, memory.lazy_bytes, memory.address_spaces
+        return preparation.Checkpoint(parts, known, pod, *sizes)
     except FileNotFoundError as cause:
         missing = Path(str(cause.filename)).name
         raise StartCold("damaged", f"Not restored: the checkpoint has no {missing}.") from cause

@@ -62,8 +62,9 @@ class Answer:
     """What the wrapper shall do. Paths are the node's. ``reason`` is for people.
 
     Attributes:
-        memory_bytes: that a restore brings in. Like ``asides`` not part of the talk.
+        memory_bytes: that a restore brings in. Like what follows it, not part of the talk.
         asides: folders with what had to make room.
+        mode_reason: why it is lazy, or eager, in a sentence.
     """
 
     restore: bool
@@ -74,6 +75,7 @@ class Answer:
     lazy: bool = False
     memory_bytes: int = 0
     asides: tuple[str, ...] = ()
+    mode_reason: str = ""
 
     def encode(self) -> bytes:
         """The lines; the action comes last, so that an answer cut short is none."""

@@ -61,6 +61,19 @@ def recall(folder: Path, container_id: str) -> Pending | None:
     return found
 
 
+def is_there(folder: Path, container_id: str) -> bool:
+    """Whether the container was answered with a restore and will yet be heard of."""
+    found = _read(_file(folder, container_id))
+    return found is not None and found.age_s <= found.patience_s
+
+
+def every(folder: Path) -> Iterator[tuple[str, Pending]]:
+    """Container id and restore of all."""
+    for file in sorted(folder.glob("*.json")):
+        if found := _read(file):
+            yield file.name.removesuffix(".json"), found
+
+
 def overdue(folder: Path) -> Iterator[tuple[str, Pending]]:
     """Container id and restore of all that should have ended; those of yesterday are forgotten.
 

@@ -69,6 +69,8 @@ class Checkpoint:
     fingerprint: Fingerprint
     template: Template
     memory_bytes: int
+    lazy_bytes: int = 0
+    address_spaces: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import msgspec
 from asyncinotify import Inotify, Mask
 
 from agent import errors
-from agent.restore import hanging, inbox, pending, proof
+from agent.restore import hanging, inbox, lazy_restores, pending, proof
 from agent.restore.decision import Decider, Folders, StartCold, Subject
 from agent.restore.inbox import Answer, Inbox, Request, Verb
+from agent.restore.lazy_restores import LazyRestores
 from agent.restore.outcome import Action, OnOutcome, Outcome, OutcomeLog
 from agent.restore.pending import Pending
 from agent.runtimes import criu
@@ -38,7 +39,7 @@ class RestoreService:
     """Answers every wrapper of this node until it is cancelled. One for each node: it holds the lock.
 
     Attributes:
-        decider: the checks; ``tasks`` holds the fetches that outlive a decision.
+        decider: the checks and the preparation.
         outcomes: the record; ``on_outcome`` is told too.
     """
 
@@ -48,6 +49,10 @@ class RestoreService:
     outcomes: OutcomeLog
     on_outcome: OnOutcome = lambda _: None
     _hung: set[str] = field(default_factory=set)
+    _lazy: LazyRestores = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lazy = LazyRestores(self.host, self.folders, self.decider)
 
     @property
     def _state(self) -> Path:
@@ -63,6 +68,8 @@ class RestoreService:
         box.prepare()
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with inbox.lock(self.host.path(LOCK)), asyncio.TaskGroup() as group:
+            self._adopt()
+            group.create_task(self._lazy.watch_for_ever(self._record), name="lazy restores")
             group.create_task(self._sweep_for_ever(box), name="restore sweep")
             group.create_task(self._watch_for_ever(), name="restore watch")
             with Inotify() as watch:
@@ -75,6 +82,12 @@ class RestoreService:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(RESCAN_S):
                             await watch.get()
+
+    def _adopt(self) -> None:
+        """Hold the images that restores of an earlier agent read from."""
+        for container_id, kept in pending.every(self._state):
+            self.decider.hold_again(container_id, kept.outcome.image)
+        self._lazy.adopt()
 
     async def _handle(self, box: Inbox, request: Request) -> None:
         match request.verb:
@@ -102,10 +115,15 @@ class RestoreService:
             await self._cold(box, request, subject, failure)
             return
         expected = _outcome(request, subject, Action.RESTORED)
+        answer = await self._lazy.begin(request, answer, expected)
+        expected = msgspec.structs.replace(
+            expected, mode="lazy" if answer.lazy else "eager", mode_reason=answer.mode_reason
+        )
         await asyncio.to_thread(pending.remember, self._state, request, answer, expected)
         left_s = inbox.WRAPPER_WAITS_S - request.age_s
         if not await box.answer(request.container_id, answer, within_s=max(left_s, 0)):
             _log.warning("the wrapper of %s did not wait for its answer", request.container_id)
+            await self._lazy.give_up(request.container_id)
             self.decider.release(request.container_id)
 
     async def _cold(self, box: Inbox, request: Request, subject: Subject, cold: StartCold) -> None:
@@ -126,7 +144,8 @@ class RestoreService:
             )
 
     def _recall(self, request: Request) -> Pending | None:
-        self.decider.release(request.container_id)
+        if not self._lazy.is_running(request.container_id):
+            self.decider.release(request.container_id)
         return pending.recall(self._state, request.container_id)
 
     async def _started(self, request: Request) -> None:
@@ -164,6 +183,7 @@ class RestoreService:
 
     async def _failed(self, request: Request) -> None:
         """CRIU or the runtime failed, and the container starts cold: say why."""
+        ended = await self._lazy.give_up(request.container_id)
         kept = self._recall(request)
         if kept is None:
             return
@@ -173,10 +193,14 @@ class RestoreService:
         if request.container_id in self._hung:
             self._hung.discard(request.container_id)
             why = f"CRIU did not finish within {kept.patience_s:.0f} s and was killed."
+        code = "criu_failed"
+        if ended and ended.died:
+            code = lazy_restores.LOST_CODE
+            why = "the daemon that brings its memory died before the restore was done."
         outcome = msgspec.structs.replace(
             kept.outcome,
             action=Action.FAILED,
-            code="criu_failed",
+            code=code,
             reason=f"The restore failed and the container started cold: {why}",
             details="\n".join(cause.lines) if cause else "",
         )

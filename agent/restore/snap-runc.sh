@@ -91,6 +91,25 @@ undo() { # take back what the agent prepared, by the list that it wrote before i
   rm -f "$state.undo"
 } >/dev/null 2>&1
 
+lazily() { # before a lazy restore: from here on its supervisor (snap-lazy) may kill the container
+  [ -n "$lazy" ] || return 0
+  printf 'runtime=%s\nroot=%s\n' "$real" "$root" >"$work/lazy.tmp" && mv -f "$work/lazy.tmp" "$work/lazy.on" &&
+    [ ! -e "$state.lost" ]
+} 2>/dev/null
+
+give_up() { # the restore has failed: this id is about to belong to a container that starts cold, so wait for its supervisor
+  [ -n "$lazy" ] || return 0
+  : >"$work/lazy.off"
+  read -r supervisor started <"$work/lazy.pid" || supervisor=''
+  tries=0
+  while [ -n "$supervisor" ] && [ ! -e "$work/lazy.result" ] && kill -TERM "$supervisor"; do
+    tries=$((tries + 1))
+    if [ $tries -gt 250 ]; then kill -KILL "$supervisor"; break; fi
+    sleep 0.02
+  done
+  rm -f "$state.lost"
+} >/dev/null 2>&1 </dev/null
+
 rename() { # CRIU brings the old pod's name into the UTS namespace of the whole pod, early
   [ -n "$hostname" ] && nsenter --uts="$uts" sh -c 'echo "$1" >/proc/sys/kernel/hostname' sh "$hostname"
 } >/dev/null 2>&1 </dev/null
@@ -123,15 +142,16 @@ create() {
     hostname=''
     [ -n "$uts" ] && hostname=$(nsenter --uts="$uts" uname -n 2>/dev/null </dev/null)
     : >"$state.restored" # before the restore: whoever asks meanwhile is told "created"
-    if globally restore --detach --bundle "$bundle" ${pid_file:+--pid-file "$pid_file"} \
+    if lazily && globally restore --detach --bundle "$bundle" ${pid_file:+--pid-file "$pid_file"} \
       ${console:+--console-socket "$console"} $no_pivot $lazy --file-locks \
-      --image-path "$images" --work-path "$work" "$id" -- "$@"; then
+      --image-path "$images" --work-path "$work" "$id" -- "$@" && [ ! -e "$state.lost" ]; then
       rename
       mv -f "$config.snap" "$config" 2>/dev/null
       rm -f "$state.undo"
       exit 0
     fi
     remove_remains "$@"
+    give_up
     rename
     undo
     rm -f "$state.restored"
@@ -142,6 +162,11 @@ create() {
 
 start() { # a restored container is there already, stopped: let it go, the first process last
   [ -e "$state.restored" ] || return 0
+  if [ -e "$state.lost" ]; then # its memory can't come any more: it is being killed
+    bundle=''
+    tell failed
+    return 0
+  fi
   pids=''
   for pid in $(globally ps --format json "$id" -- "$@" 2>/dev/null </dev/null | tr -cs 0-9 ' '); do pids="$pid $pids"; done
   [ -n "$pids" ] || return 0
@@ -167,7 +192,7 @@ case $sub in
     [ -e "$state.restored" ] || [ -e "$state.criu.conf" ] || exec "$real" "$@"
     if [ -e "$state.restored" ]; then globally delete --force "$id" -- "$@"; else "$real" "$@"; fi
     status=$?
-    [ $status -eq 0 ] && rm -f "$state.restored" "$state.criu.conf" "$state.undo" "$state.json"
+    [ $status -eq 0 ] && rm -f "$state.restored" "$state.criu.conf" "$state.undo" "$state.json" "$state.lost"
     exit $status
     ;;
 esac

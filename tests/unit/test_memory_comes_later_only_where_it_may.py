@@ -1,0 +1,35 @@
+"""Lazy or eager: the rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.restore.laziness import FEATURE, WORTH_BYTES, Situation, choose
+
+LARGE = Situation("auto", "runc", frozenset({FEATURE}), WORTH_BYTES, 1, is_flat=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lazy"),
+    [
+        pytest.param({}, True, id="one large process"),
+        pytest.param({"asked": ""}, False, id="nobody gets it unasked"),
+        pytest.param({"asked": "eager"}, False, id="eager is always obeyed"),
+        pytest.param({"asked": "later"}, False, id="an unknown mode is eager"),
+        pytest.param({"lazy_bytes": WORTH_BYTES - 1}, False, id="small"),
+        pytest.param({"lazy_bytes": 4096, "asked": "lazy"}, True, id="small, but asked for"),
+        pytest.param({"lazy_bytes": 0, "asked": "lazy"}, False, id="nothing to bring later"),
+        pytest.param({"address_spaces": 2}, False, id="two processes"),
+        pytest.param({"address_spaces": 2, "asked": "lazy"}, True, id="two, but asked for"),
+        pytest.param({"oci_runtime": "crun", "asked": "lazy"}, False, id="crun can't"),
+        pytest.param({"criu_features": frozenset(), "asked": "lazy"}, False, id="kernel can't"),
+        pytest.param({"is_flat": False, "asked": "lazy"}, False, id="a chain of folders"),
+    ],
+)
+def test_the_choice(changes: dict[str, Any], lazy: bool) -> None:
+    chosen = choose(replace(LARGE, **changes))
+    assert chosen.lazy is lazy
+    assert chosen.reason.endswith(".")
