@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from bench import __main__ as bench
 from deploy.devnode import __main__ as devnode
 from deploy.devnode import lifecycle
 from dev_tools import checks, demo
@@ -15,6 +16,8 @@ def main(argv: list[str]) -> int:
     command, rest = argv[0], argv[1:]
     if command == "demo":
         return demo.main(rest)
+    if command == "bench":
+        return bench.main(rest)
     if command == "lint":
         return checks.lint()
     if command == "test":

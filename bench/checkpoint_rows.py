@@ -1,0 +1,90 @@
+"""Rows about the checkpoint itself: how long the process stands still, how long until the archive is there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from bench import ours, stock, ticks
+from bench.case import OURS, STOCK, Case, Contestant, Sample
+from bench.lab import Lab
+from bench.row import Medians, Row, timed
+from deploy.devnode.pods import Pod
+
+BARE: Final = "bare runc"
+_PAUSE_FASTER: Final = 10
+_BARE_SLOWER: Final = 1.15
+
+
+@contextlib.contextmanager
+def _pauses(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
+    lab.rest  # noqa: B018 - has the programs started outside of the first run
+
+    def of(way: Callable[[Pod], Callable[[], None]]) -> Contestant:
+        def run() -> Sample:
+            with lab.hog(case) as pod:
+                with timed() as watch:
+                    undo = way(pod)
+                gap_s = ticks.longest_gap_s(pod, watch.began_s, watch.ended_s)
+                undo()
+            return Sample(gap_s, {"wall_s": watch.seconds})
+
+        return run
+
+    def by_stock(pod: Pod) -> Callable[[], None]:
+        archive = stock.checkpoint(lab, pod)
+        return lambda: stock.forget_archive(archive)
+
+    def by_us(pod: Pod) -> Callable[[], None]:
+        made = ours.checkpoint(lab, pod)
+        return lambda: lab.delete_checkpoint(made.id)
+
+    def bare(pod: Pod) -> Callable[[], None]:
+        stock.bare_dump(lab, pod)
+        return lambda: None
+
+    yield {STOCK: of(by_stock), BARE: of(bare), OURS: of(by_us)}
+
+
+def _is_short(medians: Medians, _: Case) -> bool:
+    mine = medians[OURS]
+    return medians[STOCK] / mine >= _PAUSE_FASTER and mine <= _BARE_SLOWER * medians[BARE]
+
+
+@contextlib.contextmanager
+def _checkpoints(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
+    lab.rest  # noqa: B018 - as above
+
+    def by_stock() -> Sample:
+        with lab.hog(case) as pod, timed() as watch:
+            archive = stock.checkpoint(lab, pod)
+        stock.forget_archive(archive)
+        return Sample(watch.seconds)
+
+    def by_us() -> Sample:
+        with lab.hog(case) as pod:
+            with timed() as watch:
+                made = ours.checkpoint(lab, pod)
+            lab.delete_checkpoint(made.id)
+        return Sample(watch.seconds, {"pause_ms": made.pause_ms, "size_bytes": made.size_bytes})
+
+    yield {STOCK: by_stock, OURS: by_us}
+
+
+PAUSE: Final = Row(
+    "pause",
+    "largest gap in the ticks that the process prints",
+    "s",
+    "≥ 10x shorter, ≤ 1.15x of a bare runc checkpoint",
+    _is_short,
+    _pauses,
+)
+CHECKPOINT: Final = Row(
+    "checkpoint",
+    "request → archive complete and usable",
+    "s",
+    "≥ 10x",
+    lambda medians, _: medians[STOCK] / medians[OURS] >= 10,
+    _checkpoints,
+)

@@ -1,0 +1,64 @@
+"""The bench's own arithmetic: turns, medians, gaps between ticks, goals."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bench import contest, ticks
+from bench.case import OURS, STOCK, Case, Figures, Sample, Unusable, parse_size, size_text
+from bench.report import Result
+from bench.rows import ROWS
+
+
+def test_turns_alternate_and_who_failed_is_left_out() -> None:
+    order: list[str] = []
+
+    def of(name: str, *, fails: bool = False) -> Any:
+        def run() -> Sample:
+            order.append(name)
+            if fails:
+                raise Unusable("no")
+            return Sample(float(len(order)))
+
+        return run
+
+    told = contest.hold({"a": of("a"), "b": of("b"), "c": of("c", fails=True)}, 3, lambda _: None)
+    assert order == ["a", "b", "c", "b", "a", "a", "b"]
+    assert told.failures == {"c": "no"}
+    assert told.figures["a"].median == 5
+
+
+def test_the_largest_gap_is_the_one_that_touches_the_window() -> None:
+    at = [1.0, 5.0, 5.1, 6.4, 6.5, 9.9]  # gaps outside of 5.2 … 6.45 do not count
+    lines = [f"2026-01-02T03:04:05.123456789Z stdout F tick {n} {t}" for n, t in enumerate(at)]
+    pod = cast("Any", SimpleNamespace(raw_lines=lambda: lines))
+    assert ticks.longest_gap_s(pod, 5.2, 6.45) == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize(("text", "size"), [("64MiB", 64 << 20), ("1GiB", 1 << 30)])
+def test_sizes_are_read_and_written(text: str, size: int) -> None:
+    assert parse_size(text) == size
+    assert size_text(size).replace(" ", "") == text
+
+
+@pytest.mark.parametrize("text", ["1", "1GB", "0MiB", "-1GiB", ""])
+def test_other_words_are_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="no size"):
+        parse_size(text)
+
+
+def test_a_row_without_its_rivals_claims_nothing() -> None:
+    case = Case(1 << 30, "half", 1)
+    alone = contest.Outcome({OURS: Figures([Sample(2.0)])}, {STOCK: "it failed"})
+    for row in ROWS:
+        made = Result(row, case, alone).json()
+        assert list(made)[-1] == "ratio"
+        assert made["ratio"] is None
+        assert made["failed"] == {STOCK: "it failed"}
+    faster = contest.Outcome(
+        {OURS: Figures([Sample(2.0)]), STOCK: Figures([Sample(30.0), Sample(40.0)])}, {}
+    )
+    assert Result(ROWS[1], case, faster).json()["ratio"] == 17.5
