@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sqlite3
 import ssl
 import sys
 import time
@@ -18,19 +19,30 @@ import grpc.aio
 from aiohttp import web
 from prometheus_client import Gauge
 
-from controlplane import api
+from controlplane import api, logs
 from controlplane.api.metrics import Metrics
 from controlplane.api.services import Check, Services
+from controlplane.api.serving import Runner
+from controlplane.archives.shelf import ArchiveShelf, Limits
 from controlplane.checkpoints import grants as granting
+from controlplane.checkpoints.analysis import Analyses
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import Outcomes
+from controlplane.checkpoints.placing import Placing
+from controlplane.checkpoints.reports import Reports
 from controlplane.checkpoints.service import CheckpointService
+from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters import tokens
 from controlplane.clusters.configs import ClusterConfigs
 from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.pods import ClusterPods
+from controlplane.clusters.reaching import ClusterApis
+from controlplane.clusters.reports import NodeReports
 from controlplane.clusters.statistics import Counting
 from controlplane.clusters.tokens import JoinTokens
 from controlplane.errors import Broken, SnapError
+from controlplane.hook.servers import NoServers
+from controlplane.hook.service import Hooks
 from controlplane.jobs import JobService
 from controlplane.link import certificates, listening
 from controlplane.link.announcing import Announcer
@@ -41,20 +53,26 @@ from controlplane.link.liveness import Liveness
 from controlplane.link.server import LinkServer, Trust
 from controlplane.link.transfers import Transfers
 from controlplane.link.views import NodeDirectory
+from controlplane.live.figures import JobFigures
 from controlplane.live.hub import LiveHub
 from controlplane.registries.configs import RegistryConfigs
-from controlplane.settings import Settings
+from controlplane.settings import Address, Settings
 from controlplane.store import agents
+from controlplane.store import checkpoints as checkpoint_rows
 from controlplane.store.database import Store, open_store
 from controlplane.store.secrets import Sealer, open_sealer
 from controlplane.users.audit import AuditLog
+from controlplane.users.keys import ApiKeys
 from controlplane.users.opening import open_users
+from controlplane.watcher.loops import NoLoops
+from controlplane.watcher.service import Watchers
 
 # a stop takes at most 10 s: requests, then agents, then what runs in the background
 _REQUESTS_S: Final = 4.0
 _AGENTS_S: Final = 1.0
 _BACKGROUND_S: Final = 3.0
 _DAY_S: Final = 86_400.0
+_CHECK_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -102,7 +120,7 @@ class ControlPlane:
 
 
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates again.
+    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates and the log's level again.
 
     Raises:
         Broken: it can't start; the message says why.
@@ -136,13 +154,17 @@ async def compose(
     fleet = Fleet(credentials, transfers, ((agent.cluster, agent.node) for agent in seen))
     nodes = NodeDirectory(fleet, seen)
     announcer = Announcer(fleet, grants, credentials)
-    outcomes = Outcomes(grants)
+    reports = Reports(sealer)
+    outcomes = Outcomes(grants, reports)
     outcomes.attach(announcer)
-    jobs = JobService(store, outcomes, hub.publish, background.spawn)
+    tell = JobFigures(metrics.registry, hub.publish)
+    jobs = JobService(store, outcomes, tell, background.spawn)
     jobs.attach(fleet)
     registries = RegistryConfigs(store, sealer)
-    checkpoints = CheckpointService(store, sealer, grants, ClusterDirectory(store))
-    checkpoints.attach(jobs, fleet, registries, announcer)
+    directory = ClusterDirectory(store)
+    uploads = Uploads(store, await _archives(settings, store), directory)
+    checkpoints = CheckpointService(store, sealer, grants, directory)
+    checkpoints.attach(jobs, fleet, registries, announcer, uploads)
     join_tokens = JoinTokens(
         store,
         await tokens.open_key(store, sealer),
@@ -150,31 +172,52 @@ async def compose(
         lambda: certificate.ca_pem,
     )
     for job in await jobs.open_jobs():
-        hub.publish(job)
+        tell(job)
     _measure(metrics, fleet, hub)
+    clusters = ClusterConfigs(store, sealer)
+    cluster_apis = ClusterApis(clusters)
+    pods = ClusterPods(store, directory, cluster_apis, fleet)
     services = Services(
         settings=settings,
         users=await open_users(store, sealer, settings),
         registries=registries,
-        clusters=ClusterConfigs(store, sealer),
+        clusters=clusters,
         fleet=nodes,
-        statistics=Counting(store, nodes, pods=_no_pods, rising=time.monotonic),
+        statistics=Counting(store, nodes, pods=pods.count, rising=time.monotonic),
         progress=hub,
         join_tokens=join_tokens,
-        checks=lambda: _checks(store),
+        checks=lambda: _checks(store, settings),
         audit=AuditLog(store),
         jobs=jobs,
         checkpoints=checkpoints,
+        uploads=uploads,
+        analyses=Analyses(store, reports, jobs),
         metrics=metrics,
+        cluster_apis=cluster_apis,
+        pods=pods,
+        node_reports=NodeReports(store),
+        api_keys=ApiKeys(store, sealer),
+        watchers=Watchers(store, directory, NoLoops(cluster_apis)),
+        hooks=Hooks(store, directory, NoServers(cluster_apis)),
+        placing=Placing(store, jobs, fleet, directory),
         wall=time.time,
         rising=time.monotonic,
         registries_changed=announcer.registries_changed,
     )
-    link = LinkServer(store, join_tokens, jobs, fleet, transfers, Trust(grants, credentials))
+    trust = Trust(grants, credentials)
+    link = LinkServer(store, join_tokens, jobs, fleet, transfers, trust, uploads)
     liveness = Liveness(store, fleet, jobs)
     return ControlPlane(
         settings, services, jobs, hub, fleet, announcer, liveness, link, certificate
     )
+
+
+async def _archives(settings: Settings, store: Store) -> ArchiveShelf:
+    """The folder of uploaded archives, without what uploads that broke off left there."""
+    limits = Limits(settings.upload_max_bytes, settings.upload_free_bytes)
+    shelf = ArchiveShelf(settings.data_dir / "uploads", limits)
+    await asyncio.to_thread(shelf.open, await store.read(checkpoint_rows.uploaded_ids))
+    return shelf
 
 
 def _certificate(settings: Settings) -> ServedCertificate:
@@ -206,9 +249,7 @@ async def _agents(control: ControlPlane) -> AsyncIterator[grpc.aio.Server]:
 async def _requests(control: ControlPlane, background: Background) -> AsyncIterator[None]:
     """Answer users for the block, and look after the nodes."""
     settings = control.settings
-    runner = web.AppRunner(
-        api.application(control.services), access_log=None, shutdown_timeout=_REQUESTS_S
-    )
+    runner = Runner(api.application(control.services), _REQUESTS_S)
     await runner.setup()
     context = _http_tls(settings)
     try:
@@ -223,6 +264,8 @@ async def _requests(control: ControlPlane, background: Background) -> AsyncItera
             ) from cause
         _log.info("REST on %s://%s", "https" if context else "http", address)
         background.spawn(_forever(control.liveness.run(), "looking after nodes"), "liveness")
+        background.spawn(_forever(control.services.watchers.run(), "watchers"), "watchers")
+        background.spawn(_forever(control.services.hooks.run(), "hooks"), "hooks")
         background.spawn(_forever(_daily(control, context), "daily chores"), "daily")
         _on_hangup(control, context, background)
         yield
@@ -244,9 +287,10 @@ async def _until_stopped(control: ControlPlane) -> None:
 def _on_hangup(
     control: ControlPlane, context: ssl.SSLContext | None, background: Background
 ) -> None:
-    """Read certificates again at SIGHUP."""
+    """Read certificates and the log's level again at SIGHUP."""
 
     def reload() -> None:
+        _log.info("log level is %s", logs.set_level(control.settings))
         background.spawn(_reload(control, context), "reload certificates")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
@@ -304,14 +348,38 @@ def _measure(metrics: Metrics, fleet: Fleet, hub: LiveHub) -> None:
     readers.set_function(lambda: hub.subscribers)
 
 
-async def _no_pods() -> int:
-    return 0
+async def _checks(store: Store, settings: Settings) -> Sequence[Check]:
+    """What must work: the store for readers and for the writer, and both listeners."""
+    listeners = {"agents": settings.grpc_addr, "rest": settings.http_addr}
+    found = await asyncio.gather(*map(_accepts, listeners.values()))
+    return [
+        await _check_store(store),
+        *(
+            Check(name, ok=ok, message="" if ok else f"Nothing answers on {listeners[name]}.")
+            for name, ok in zip(listeners, found, strict=True)
+        ),
+    ]
 
 
-async def _checks(store: Store) -> Sequence[Check]:
+async def _check_store(store: Store) -> Check:
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(_CHECK_S):
             await store.read(lambda db: db.execute("SELECT 1").fetchone())
+            await store.write(lambda db: db.execute("SELECT 1").fetchone())
     except TimeoutError:
-        return [Check("store", ok=False, message="The database does not answer.")]
-    return [Check("store", ok=True), Check("agents", ok=True)]
+        return Check("store", ok=False, message="The database does not answer.")
+    except (SnapError, sqlite3.Error):
+        return Check("store", ok=False, message="The database can't be read or written.")
+    return Check("store", ok=True)
+
+
+async def _accepts(address: Address) -> bool:
+    """Whether somebody can connect to the listener on ``address``."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - any of ours
+    try:
+        async with asyncio.timeout(_CHECK_S):
+            _, writer = await asyncio.open_connection(host, address.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True

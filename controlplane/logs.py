@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.settings import Settings
+from controlplane.settings import LEVELS, Settings
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _LOUD: Final = ("aiohttp.access", "asyncio")
@@ -37,6 +37,24 @@ def begin(settings: Settings) -> None:
     """Write the log to stderr as the settings say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if settings.log_format == "json" else logging.Formatter(_TEXT))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(settings)
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_level(settings: Settings) -> str:
+    """Write only events of the level that the settings, or the file that they name, say now; returns it."""
+    level = settings.log_level
+    if settings.log_level_file is not None:
+        try:
+            level = settings.log_level_file.read_text().strip() or level
+        except (OSError, UnicodeDecodeError):
+            logging.getLogger(__name__).warning(
+                "%s can't be read; the level is %s", settings.log_level_file, level
+            )
+    if level.lower() not in LEVELS:
+        logging.getLogger(__name__).warning("the log level file holds no level")
+        level = settings.log_level
+    logging.getLogger().setLevel(level.upper())
+    return level.lower()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 HOUR_S: Final = 3600.0
+LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
 
 
 class SettingError(Exception):
@@ -56,6 +57,9 @@ class Settings:
         "32 bytes (raw, hex or base64) that seal stored secrets; unset: made in the data folder",
     )
     log_level: str = _setting("SNAP_LOG_LEVEL", "info", "debug, info, warning or error")
+    log_level_file: Path | None = _setting(
+        "SNAP_LOG_LEVEL_FILE", None, "a file that holds the level instead; read again on SIGHUP"
+    )
     log_format: str = _setting("SNAP_LOG_FORMAT", "text", "text, or json: one object per line")
     rate_limit_user: int = _setting(
         "SNAP_RATE_LIMIT_USER", 1000, "requests per hour of one user; 0: no limit"
@@ -107,6 +111,16 @@ class Settings:
         "SNAP_REQUEST_WAIT",
         900.0,
         "seconds that a request waits for its job before it answers 202 with the job's id",
+    )
+    upload_max_bytes: int = _setting(
+        "SNAP_UPLOAD_MAX_BYTES",
+        64 << 30,
+        "size of one uploaded archive, unpacked from gzip, at most; uploads lie in the data folder",
+    )
+    upload_free_bytes: int = _setting(
+        "SNAP_UPLOAD_FREE_BYTES",
+        2 << 30,
+        "stays free on the data folder's disk, whatever is uploaded",
     )
     metrics_open: bool = _setting("SNAP_METRICS_OPEN", True, "whether /metrics needs no token")
 
@@ -194,7 +208,7 @@ def _check(settings: Settings) -> None:
     for name, certificate, key in pairs:
         if (certificate is None) != (key is None):
             raise SettingError(f"{name}_CERT_FILE and {name}_KEY_FILE must be set together")
-    if settings.log_level.lower() not in {"debug", "info", "warning", "error"}:
+    if settings.log_level.lower() not in LEVELS:
         raise SettingError(f"SNAP_LOG_LEVEL: {settings.log_level!r} is not a level")
     if settings.log_format not in {"text", "json"}:
         raise SettingError(f"SNAP_LOG_FORMAT: {settings.log_format!r} is neither text nor json")

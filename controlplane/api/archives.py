@@ -14,7 +14,7 @@ from aiohttp import web
 from controlplane.api.calls import Call
 from controlplane.api.problems import HttpError
 from controlplane.checkpoints.commands import Archive
-from controlplane.errors import RANGE_NOT_SATISFIABLE, SnapError
+from controlplane.errors import RANGE_NOT_SATISFIABLE, Retryable, SnapError
 
 _log = logging.getLogger(__name__)
 _WRITE_DEADLINE_S: Final = 120.0  # a client that takes nothing for so long has gone
@@ -54,6 +54,9 @@ async def send(call: Call, pod_name: str, filename: str) -> web.StreamResponse:
         await response.prepare(request)
         return response
     archive = await service.open_archive(pod_name, filename, call.actor, part.start, part.length)
+    if archive.etag != etag:  # its node left, or came back, between the two questions
+        await archive.body.aclose()
+        raise Retryable("The archive changed its place just now; ask again.", after_s=1)
     return await _stream(call, response, archive)
 
 

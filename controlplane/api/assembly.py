@@ -10,17 +10,29 @@ from aiohttp import web
 
 from controlplane.api import (
     audit,
+    automation,
     checkpoints,
     clusters,
+    config_caches,
     config_clusters,
     config_registries,
+    config_secrets,
     config_users,
+    deprecated,
     documentation,
+    hooks,
+    imagetags,
+    insights,
     jobs,
+    nodes,
     openapi,
     operations,
+    pods,
     progress,
     registries,
+    restores,
+    uploads,
+    watchers,
 )
 from controlplane.api.edge import Edge, add_headers
 from controlplane.api.routing import BODY_LIMIT_BYTES, Route, Section
@@ -30,15 +42,27 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SECTIONS: Final[tuple[Section, ...]] = (
     checkpoints.SECTION,
+    uploads.SECTION,
+    insights.SECTION,
+    restores.SECTION,
     clusters.SECTION,
+    nodes.SECTION,
+    pods.SECTION,
     registries.SECTION,
     config_registries.SECTION,
     config_clusters.SECTION,
+    config_caches.SECTION,
     config_users.SECTION,
+    config_secrets.SECTION,
+    automation.SECTION,
+    watchers.SECTION,
+    hooks.SECTION,
+    imagetags.SECTION,
     jobs.SECTION,
     progress.SECTION,
     operations.SECTION,
     audit.SECTION,
+    deprecated.SECTION,
     documentation.SECTION,
 )
 

@@ -27,6 +27,7 @@ class Call:
         headers: what the answer carries besides its own.
         outcome: code of the error, or "ok"; for log, metrics and audit.
         subject: what was acted on, for the audit log.
+        agent_of: cluster of the join token, on routes for agents.
     """
 
     request: web.Request
@@ -39,6 +40,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     outcome: str = "ok"
     subject: str = ""
+    agent_of: str = ""
 
     @property
     def actor(self) -> Actor:

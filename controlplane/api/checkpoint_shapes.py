@@ -10,20 +10,21 @@ from msgspec import Meta
 
 from controlplane.api.fields import (
     ContainerName,
+    Cursor,
     FileName,
     Id,
     Limit,
-    Line,
     Name,
     Namespace,
     NodeName,
+    OptionalName,
     PodName,
     Repository,
     Seconds,
     Tag,
     Url,
 )
-from controlplane.store.records import Checkpoint, CheckpointStatus, Job
+from controlplane.store.records import Checkpoint, CheckpointStatus, Job, Place, Restore
 
 _FOLDER: Final = "/app/checkpoints"  # a label that clients know; nothing is ever opened there
 _UNITS: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
@@ -63,8 +64,8 @@ class CheckpointAndPush(CheckpointRequest):
         "image_name": "test-app-checkpoint",
         "tag": "latest",
     }
-    registry: Line | None = None
-    checkpoint_config_name: Line | None = None
+    registry: OptionalName | None = None
+    checkpoint_config_name: OptionalName | None = None
     image_name: Repository | None = None
     tag: Tag | None = None
     compression: Literal["zstd", "gzip", "none"] = "zstd"
@@ -79,13 +80,13 @@ class CheckpointList(msgspec.Struct):
     pod_name: PodName | None = None
     status: CheckpointStatus | None = None
     limit: Limit = 1000
-    cursor: Line | None = None
+    cursor: Cursor | None = None
 
 
 class CheckpointWanted(msgspec.Struct):
     """Which checkpoint: its id or its file name."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=512)]
+    id: FileName
 
 
 class ArchiveWanted(msgspec.Struct):
@@ -223,6 +224,29 @@ class CheckpointError(msgspec.Struct, frozen=True):
     details: str
 
 
+class RestoreSeen(msgspec.Struct, frozen=True):
+    """How one container that asked for this checkpoint was started."""
+
+    action: str
+    code: str
+    reason: str
+    mode: str
+    namespace: str
+    pod_name: str
+    container_name: str
+    cluster_name: str
+    node_name: str
+    at: str
+    start_ms: float
+
+
+class RestoresSeen(msgspec.Struct, frozen=True):
+    """The starts from a checkpoint's images that their nodes told of."""
+
+    count: int = 0
+    last: RestoreSeen | None = None
+
+
 class CheckpointDetails(CheckpointItem, frozen=True, kw_only=True):
     """One checkpoint with all that is known."""
 
@@ -237,10 +261,12 @@ class CheckpointDetails(CheckpointItem, frozen=True, kw_only=True):
     criu_options: str
     left_running: bool
     on_node: bool
+    place: Place
     completed_at: str | None
     warnings: tuple[str, ...]
     error: CheckpointError | None
     images: list[ImageItem]
+    restores: RestoresSeen = RestoresSeen()
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -257,29 +283,53 @@ def item(checkpoint: Checkpoint) -> CheckpointItem:
     return CheckpointItem(**_item(checkpoint))
 
 
-def detailed(checkpoint: Checkpoint) -> CheckpointDetails:
-    """A checkpoint with all that users may know of it."""
+def detailed(
+    checkpoint: Checkpoint, restores: int = 0, last: Restore | None = None
+) -> CheckpointDetails:
+    """A checkpoint with all that users may know of it; ``last`` of its ``restores``."""
+    seen = RestoresSeen(restores, _restore(last) if last else None)
+    return CheckpointDetails(**detailed_fields(checkpoint), restores=seen)
+
+
+def _restore(one: Restore) -> RestoreSeen:
+    return RestoreSeen(
+        action=one.action,
+        code=one.code,
+        reason=one.reason,
+        mode=one.mode,
+        namespace=one.namespace,
+        pod_name=one.pod_name,
+        container_name=one.container_name,
+        cluster_name=one.cluster,
+        node_name=one.node,
+        at=one.at,
+        start_ms=one.start_ms,
+    )
+
+
+def detailed_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of ``CheckpointDetails``."""
     error = checkpoint.error
-    return CheckpointDetails(
-        **_item(checkpoint),
-        checkpoint_path=_path(checkpoint),
-        job_id=checkpoint.job_id,
-        owner=checkpoint.owner,
-        pod_id=checkpoint.pod_uid,
-        container_id=checkpoint.container_id,
-        sha256=checkpoint.sha256,
-        base_image=checkpoint.image_ref,
-        criu_options=checkpoint.criu_options,
-        left_running=checkpoint.left_running,
-        on_node=checkpoint.local,
-        completed_at=checkpoint.completed_at,
-        warnings=checkpoint.warnings,
-        error=CheckpointError(error.code, error.message, error.details) if error else None,
-        images=[
+    return _item(checkpoint) | {
+        "checkpoint_path": _path(checkpoint),
+        "job_id": checkpoint.job_id,
+        "owner": checkpoint.owner,
+        "pod_id": checkpoint.pod_uid,
+        "container_id": checkpoint.container_id,
+        "sha256": checkpoint.sha256,
+        "base_image": checkpoint.image_ref,
+        "criu_options": checkpoint.criu_options,
+        "left_running": checkpoint.left_running,
+        "on_node": checkpoint.local,
+        "place": checkpoint.place,
+        "completed_at": checkpoint.completed_at,
+        "warnings": checkpoint.warnings,
+        "error": CheckpointError(error.code, error.message, error.details) if error else None,
+        "images": [
             ImageItem(i.image, i.digest, i.reference, i.registry, i.size_bytes, i.pushed_at)
             for i in checkpoint.images
         ],
-    )
+    }
 
 
 def created(job: Job, checkpoints: Sequence[Checkpoint]) -> CheckpointAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from controlplane.api import archives
@@ -34,6 +35,7 @@ from controlplane.checkpoints.commands import CheckpointCommand, CheckpointFilte
 from controlplane.identity import Role
 from controlplane.store.records import Job
 
+_ENCODER: Final = msgspec.json.Encoder()
 SECTION: Final = Section("Checkpoints", "Checkpoints of running containers.")
 TARGET_ERRORS: Final = (
     "CLUSTER_NOT_FOUND",
@@ -107,7 +109,7 @@ async def checkpoint_and_push(call: Call, wanted: CheckpointAndPush) -> PushedAn
 
 
 @SECTION.route("GET", "/checkpoint/list", takes=CheckpointList, gives=CheckpointsPage)
-async def list_checkpoints(call: Call, wanted: CheckpointList) -> CheckpointsPage:
+async def list_checkpoints(call: Call, wanted: CheckpointList) -> web.Response:
     """Checkpoints, newest first; without ``status`` all but deleted ones."""
     wish = CheckpointFilter(
         cluster_name=wanted.cluster_name or "",
@@ -115,8 +117,18 @@ async def list_checkpoints(call: Call, wanted: CheckpointList) -> CheckpointsPag
         pod_name=wanted.pod_name or "",
         status=wanted.status,
     )
-    page = await call.services.checkpoints.list(wish, call.actor, wanted.limit, wanted.cursor)
-    return CheckpointsPage([item(c) for c in page.checkpoints], page.next_cursor)
+    service = call.services.checkpoints
+
+    async def make() -> bytes:
+        page = await service.list(wish, call.actor, wanted.limit, wanted.cursor)
+        return _ENCODER.encode(
+            CheckpointsPage([item(c) for c in page.checkpoints], page.next_cursor)
+        )
+
+    # every user sees the same list, so one answer serves all until a checkpoint changes
+    key = (wish, wanted.limit, wanted.cursor)
+    body = await call.services.lists.answer(key, service.revision(), make)
+    return web.Response(body=body, content_type="application/json")
 
 
 @SECTION.route(
@@ -125,6 +137,7 @@ async def list_checkpoints(call: Call, wanted: CheckpointList) -> CheckpointsPag
     "/checkpoint/download/{pod_name}",
     takes=ArchiveWanted,
     needs=Role.OPERATOR,
+    audited=True,
     media="application/octet-stream",
     accepts=(206, 304),
     errors=(*_NODE_ERRORS, "CONFLICT", "RANGE_NOT_SATISFIABLE"),
@@ -132,8 +145,10 @@ async def list_checkpoints(call: Call, wanted: CheckpointList) -> CheckpointsPag
 async def download(call: Call, wanted: ArchiveWanted) -> web.StreamResponse:
     """Download a checkpoint's archive, a plain tar.
 
-    Streamed from the node; ``Range`` resumes, ``ETag`` tells whether it is still the same.
+    Streamed from the node, or from here if it was uploaded; when the node is gone, another one makes it of the
+    image. ``Range`` resumes, ``ETag`` tells whether it is still the same.
     """
+    call.subject = f"checkpoint/{wanted.filename}"
     return await archives.send(call, wanted.pod_name, wanted.filename)
 
 
@@ -157,7 +172,8 @@ async def archive_head(call: Call, wanted: ArchiveWanted) -> web.StreamResponse:
 )
 async def get_checkpoint(call: Call, wanted: CheckpointWanted) -> CheckpointDetails:
     """One checkpoint, by id or file name."""
-    return detailed(await call.services.checkpoints.get(wanted.id, call.actor))
+    found = await call.services.checkpoints.get(wanted.id, call.actor)
+    return detailed(found, *await call.services.checkpoints.restores(found))
 
 
 @SECTION.route(
@@ -195,7 +211,7 @@ async def delete_checkpoint(call: Call, wanted: DeleteRequest) -> Done | Reply:
 async def pin_checkpoint(call: Call, wanted: PinRequest) -> CheckpointDetails:
     """Keep a checkpoint from being deleted by age (or, with ``pinned`` false, no longer)."""
     kept = await call.services.checkpoints.pin(wanted.id, call.actor, pinned=wanted.pinned)
-    return detailed(kept)
+    return detailed(kept, *await call.services.checkpoints.restores(kept))
 
 
 @SECTION.route(

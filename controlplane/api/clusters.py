@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.api.calls import Call
-from controlplane.api.fields import Line, Name
+from controlplane.api.fields import Name, OptionalName
 from controlplane.api.routing import Section
 from controlplane.api.services import Node
+from controlplane.clusters.reports import ReportedNode
 
 SECTION: Final = Section("Clusters", "How the clusters are, as their agents report.")
 
@@ -90,7 +91,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 class SummaryWanted(msgspec.Struct):
     """Which cluster; empty for all."""
 
-    cluster_name: Line = ""
+    cluster_name: OptionalName = ""
 
 
 class CheckSummary(msgspec.Struct, frozen=True):
@@ -178,6 +179,9 @@ async def summary(call: Call, wanted: SummaryWanted) -> Summary:
     """How the nodes are, in the older server's words."""
     nodes = call.services.fleet.nodes(wanted.cluster_name)
     details = [_summary(node) for node in nodes]
+    known = {node.node_name for node in details}
+    reported = await call.services.node_reports.of_cluster(wanted.cluster_name)
+    details += [_reported(node) for node in reported if node.name not in known]
     ready = sum(node.ready for node in details)
     counts = SummaryCounts(
         total_nodes=len(details),
@@ -251,6 +255,14 @@ def _daemonset(nodes: Sequence[NodeAnswer]) -> str:
     if not nodes:
         return "not_deployed"
     return "running" if all(node.connected for node in nodes) else "degraded"
+
+
+def _reported(node: ReportedNode) -> NodeSummary:
+    checks = {
+        name: CheckSummary("pass" if passed else "fail", details)
+        for name, (passed, details) in node.checks.items()
+    }
+    return NodeSummary(node.name, node.ready, node.last_update, node.is_recent, checks)
 
 
 def _summary(node: Node) -> NodeSummary:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Document, Line, Name, Repository, Secret, Url
+from controlplane.api.fields import Document, Name, OptionalName, Repository, Secret, ServerUrl
 from controlplane.api.routing import Section
 from controlplane.clusters.configs import PLACEHOLDER, ClusterDraft
 from controlplane.identity import Role
@@ -32,12 +32,12 @@ class ClusterCreate(msgspec.Struct):
         "registry_name": "nexus-registry",
     }
     name: Name
-    api_server_url: Url | None = None
+    api_server_url: ServerUrl | None = None
     auth_type: AuthType | None = None
     kubeconfig_content: Document | None = None
     token: Secret | None = None
     verify_ssl: bool | None = None
-    registry_name: Line | None = None
+    registry_name: OptionalName | None = None
     repo: Repository | None = None
 
 
@@ -135,9 +135,9 @@ async def list_clusters(call: Call) -> ClusterList:
     "/config/cluster/update",
     takes=ClusterUpdate,
     gives=ClusterDone,
-    query=("name",),
+    also_query=("name",),
     needs=Role.ADMINISTRATOR,
-    errors=("CLUSTER_NOT_FOUND", "REGISTRY_NOT_FOUND"),
+    errors=("CLUSTER_NOT_FOUND", "CONFLICT", "REGISTRY_NOT_FOUND"),
     audited=True,
 )
 async def update_cluster(call: Call, wanted: ClusterUpdate) -> ClusterDone:
@@ -156,7 +156,7 @@ async def update_cluster(call: Call, wanted: ClusterUpdate) -> ClusterDone:
     "/config/cluster/delete",
     takes=ClusterName,
     gives=Done,
-    query=("name",),
+    also_query=("name",),
     needs=Role.ADMINISTRATOR,
     errors=("CLUSTER_NOT_FOUND",),
     audited=True,

@@ -8,13 +8,13 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Line, Name, Repository, Secret, Url
+from controlplane.api.fields import NO_NUL, Line, Name, NewSecret, RegistryUrl, Repository, Secret
 from controlplane.api.routing import Section
 from controlplane.identity import Role
 from controlplane.registries.configs import PLACEHOLDER, Registry, RegistryDraft
 
 SECTION: Final = Section("Registry configuration", "Registries that checkpoint images go to.")
-Pem = Annotated[str, Meta(max_length=256 << 10)]
+Pem = Annotated[str, Meta(max_length=256 << 10, pattern=NO_NUL)]
 
 
 class RegistryCreate(msgspec.Struct):
@@ -29,9 +29,9 @@ class RegistryCreate(msgspec.Struct):
         "verify_ssl": True,
     }
     name: Name
-    url: Url
+    url: RegistryUrl
     username: Line | None = None
-    password: Secret | None = None
+    password: NewSecret | None = None
     verify_ssl: bool = True
     repo: Repository | None = None
     ca_pem: Pem | None = None
@@ -42,7 +42,7 @@ class RegistryUpdate(msgspec.Struct):
 
     aliases: ClassVar[dict[str, str]] = {"registry": "url"}
     name: Name
-    url: Url | None = None
+    url: RegistryUrl | None = None
     username: Line | None = None
     password: Secret | None = None
     verify_ssl: bool | None = None
@@ -116,9 +116,9 @@ async def list_registries(call: Call) -> RegistryList:
     "/config/registry/update",
     takes=RegistryUpdate,
     gives=Done,
-    query=("name",),
+    also_query=("name",),
     needs=Role.ADMINISTRATOR,
-    errors=("REGISTRY_NOT_FOUND",),
+    errors=("CONFLICT", "REGISTRY_NOT_FOUND"),
     audited=True,
 )
 async def update_registry(call: Call, wanted: RegistryUpdate) -> Done:
@@ -137,7 +137,7 @@ async def update_registry(call: Call, wanted: RegistryUpdate) -> Done:
     "/config/registry/delete",
     takes=RegistryName,
     gives=Done,
-    query=("name",),
+    also_query=("name",),
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT", "REGISTRY_NOT_FOUND"),
     audited=True,

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from controlplane.api.callers import COOKIE
 from controlplane.api.calls import Call, Done, Reply
-from controlplane.api.fields import Line, Name, Namespace
+from controlplane.api.fields import NO_NUL, NOT_PLACEHOLDER, Line, Name, Namespace
 from controlplane.api.routing import Section
 from controlplane.identity import Role
 from controlplane.store.users import UserRow
@@ -17,7 +17,7 @@ from controlplane.users.service import Account, parse_role
 
 SECTION: Final = Section("Users", "Accounts, their roles, and logging in.")
 RoleName = Literal["administrator", "operator", "viewer", "admin", "user"]
-Password = Annotated[str, Meta(max_length=1024)]
+Password = Annotated[str, Meta(max_length=1024, pattern=NO_NUL)]
 Email = Annotated[str, Meta(max_length=254, pattern=r"^[^\s\x00-\x1f\x7f]*$(?!\n)")]
 
 
@@ -64,7 +64,7 @@ class UserCreate(msgspec.Struct):
         "role": "administrator",
     }
     username: Name
-    password: Annotated[str, Meta(min_length=8, max_length=1024)]
+    password: Annotated[str, Meta(min_length=8, max_length=1024, pattern=NOT_PLACEHOLDER)]
     email: Email | None = None
     role: RoleName = "viewer"
     name: Line | None = None
@@ -196,7 +196,7 @@ async def create_user(call: Call, wanted: UserCreate) -> UserDone:
     "/config/user/update",
     takes=UserUpdate,
     gives=UserDone,
-    query=("username",),
+    also_query=("username",),
     errors=("CONFLICT", "PERMISSION_DENIED", "USER_NOT_FOUND"),
     audited=True,
 )
@@ -227,7 +227,7 @@ async def update_user(call: Call, wanted: UserUpdate) -> UserDone:
     "/config/user/delete",
     takes=UserName,
     gives=Done,
-    query=("username",),
+    also_query=("username",),
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT", "USER_NOT_FOUND"),
     audited=True,

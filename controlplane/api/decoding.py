@@ -8,10 +8,14 @@ strings. The value that was refused is never repeated, it may be a secret.
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import operator
 import re
+import types
 import typing
 from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -56,10 +60,11 @@ class Decoder:
         self._struct = route.takes
         self._aliases: Mapping[str, str] = getattr(route.takes, "aliases", {})
         self._path = frozenset(route.path_fields)
-        self._query = frozenset(route.query_fields)
+        self._query = frozenset(route.query_fields) | frozenset(route.also_query)
         self._body = frozenset(route.body_fields)
         self._lenient = route.lenient
         self._types = {f.name: f.type for f in msgspec.structs.fields(route.takes)}
+        self._texts = {name: _without_null(kind) for name, kind in self._types.items()}
 
     def __call__(
         self, path: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes
@@ -95,9 +100,12 @@ class Decoder:
                 return
             raise
         canonical = {name for name in content if name not in self._aliases}
+        may_have_nul = b"\\u0000" in body  # the only way in which JSON can write it
         for name, value in content.items():
             field = self._aliases.get(name, name)
             if field in self._body and (field == name or field not in canonical):
+                if may_have_nul and (where := _nul(value, name)) is not None:
+                    raise invalid(f"Field `{where}` must not contain a NUL character.")
                 values[field] = value
                 sent_as[field] = name
 
@@ -106,7 +114,7 @@ class Decoder:
         if "\x00" in text:
             raise invalid(f"Field `{name}` must not contain a NUL character.")
         try:
-            value = msgspec.convert(text, self._types[field], strict=False)
+            value = msgspec.convert(text, self._texts[field], strict=False)
         except msgspec.ValidationError as cause:
             raise invalid(
                 sentence(f"{cause} - at `$.{field}`", {field: name}, self._types)
@@ -131,8 +139,6 @@ def read_json(body: bytes) -> Any:
         raise invalid(f"The body is not valid JSON: {reason[:120]}.") from None
     if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and _depth(content) > DEPTH_LIMIT:
         raise invalid(f"The body is nested deeper than {DEPTH_LIMIT} levels.")
-    if b"\\u0000" in body and (where := _nul(content, "")) is not None:
-        raise invalid(f"Field `{where}` must not contain a NUL character.")
     return content
 
 
@@ -164,7 +170,7 @@ def _nul(content: Any, where: str) -> str | None:
     return None
 
 
-def sentence(reason: str, sent_as: Mapping[str, str], types: Mapping[str, Any]) -> str:
+def sentence(reason: str, sent_as: Mapping[str, str], kinds: Mapping[str, Any]) -> str:
     """msgspec's reason as a sentence that names the field as it was sent.
 
     Source: the messages of msgspec.ValidationError, "<reason> - at `$.<path>`".
@@ -176,7 +182,7 @@ def sentence(reason: str, sent_as: Mapping[str, str], types: Mapping[str, Any]) 
         return f"Field `{name}` is required."
     first = re.split(r"[.\[]", path, maxsplit=1)[0]
     shown = sent_as.get(first, first) + path[len(first) :]
-    return f"Field `{shown}` {_complaint(what, types.get(first) if first == path else None)}."
+    return f"Field `{shown}` {_complaint(what, kinds.get(first) if first == path else None)}."
 
 
 def _complaint(what: str, declared: Any) -> str:
@@ -199,6 +205,14 @@ def _complaint(what: str, declared: Any) -> str:
             f"must be {_WORDS.get(what.split('`')[1].split(' ', maxsplit=1)[0], 'of another type')}"
         )
     return "can't be read"
+
+
+def _without_null(declared: Any) -> Any:
+    """The type of a field in path or query, where the text "null" is just a text."""
+    kinds = [kind for kind in typing.get_args(declared) if kind is not NoneType]
+    if typing.get_origin(declared) not in (types.UnionType, typing.Union) or not kinds:
+        return declared
+    return functools.reduce(operator.or_, kinds)
 
 
 def _choices(declared: Any) -> list[str]:

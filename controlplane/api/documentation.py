@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from controlplane.api.calls import Call
+from controlplane.api.fields import FileName
 from controlplane.api.routing import Section
 
 SECTION: Final = Section("Documentation", "This description, for programs and for people.")
@@ -49,7 +50,7 @@ _START: Final = """window.ui = SwaggerUIBundle({
 class Asset(msgspec.Struct, frozen=True):
     """One file of the documentation page."""
 
-    file: str
+    file: FileName
 
 
 @SECTION.route("GET", "/openapi.json", needs=None, gives=dict[str, Any])

@@ -30,6 +30,7 @@ from controlplane.api.tickets import Tickets
 from controlplane.errors import (
     PAYLOAD_TOO_LARGE,
     RATE_LIMITED,
+    REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
     Broken,
     Denied,
@@ -44,7 +45,7 @@ _BODY_DEADLINE_S: Final = 60.0
 _REQUEST_ID: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _ENCODER: Final = msgspec.json.Encoder()
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_SECURITY: Final = {
+SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -78,6 +79,10 @@ class Edge:
         )
         self.limiter = RateLimiter(services.wall)
         self._metrics: Metrics = services.metrics
+        self._literal: dict[str, set[str]] = {}
+        for route in endpoints.values():
+            if not route.path_fields:
+                self._literal.setdefault(route.path, set()).add(route.method)
 
     async def handle(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         """Answer ``request``; errors become answers too."""
@@ -109,7 +114,7 @@ class Edge:
         request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
         address = self.callers.address(request)
         call = Call(request, self._services, self.tickets, address, request_id)
-        call.headers.update(_SECURITY)
+        call.headers.update(SECURITY)
         call.headers["X-Request-Id"] = request_id
         if self._services.settings.http_tls_cert_file is not None:
             call.headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -130,8 +135,13 @@ class Edge:
                 call.headers.update(_CORS)
                 return web.Response(status=204)
             self._admit(call, None)
+            self._check_literal(call.request)
             return await handler(call.request)
         self._admit(call, route)
+        if route.by_agents:
+            call.agent_of = await self._join_token(call)
+        if route.path_fields:
+            self._check_literal(call.request)
         call.body = await _read_body(call.request, route)
         decoder = self._decoders.get(route)
         if decoder is None:
@@ -141,6 +151,30 @@ class Edge:
             wanted = decoder(request.match_info, request.query.items(), call.body)
             answer = await route.handler(call, wanted)
         return _encoded(answer)
+
+    async def _join_token(self, call: Call) -> str:
+        """The cluster of the join token that came with the call.
+
+        Raises:
+            Unauthenticated: there is none, or it is worth nothing (any more).
+        """
+        kind, _, token = call.request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not token:
+            raise Unauthenticated("This needs a token of the cluster's agents.")
+        claims = await self._services.join_tokens.check(token.strip())
+        if claims.is_expired:
+            raise Unauthenticated("The join token has expired; make a new one.")
+        return claims.cluster
+
+    def _check_literal(self, request: web.Request) -> None:
+        """A path of literal segments is never another one's parameter, whatever the method.
+
+        Raises:
+            HTTPMethodNotAllowed: the path is a literal one that does not know this method.
+        """
+        methods = self._literal.get(request.path)
+        if methods is not None and request.method not in methods:
+            raise web.HTTPMethodNotAllowed(request.method, methods)
 
     def _admit(self, call: Call, route: Route | None) -> None:
         """Let the call in, or raise: who it is, how many there were, what is allowed.
@@ -237,8 +271,12 @@ async def _read_body(request: web.Request, route: Route) -> bytes:
         return b""
     if (request.content_length or 0) > route.body_limit_bytes:
         raise _too_large(route)
-    async with asyncio.timeout(_BODY_DEADLINE_S):
-        body = await request.read()
+    try:
+        async with asyncio.timeout(_BODY_DEADLINE_S):
+            body = await request.read()
+    except TimeoutError:
+        sentence = f"The body did not come within {_BODY_DEADLINE_S:.0f} seconds."
+        raise HttpError(sentence, REQUEST_TIMEOUT, {"Connection": "close"}) from None
     if len(body) > route.body_limit_bytes:
         raise _too_large(route)
     given = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -17,6 +17,31 @@ LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 REPOSITORY_PATTERN: Final = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$(?!\n)"
 TAG_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$(?!\n)"
 
+_H16: Final = "[0-9A-Fa-f]{1,4}"
+# Source: RFC 4291 section 2.2, forms 1 and 2: eight groups, or fewer around one "::"
+_IPV6: Final = "|".join(
+    [
+        f"({_H16}:){{7}}{_H16}",
+        *(f"({_H16}:){{1,{7 - after}}}(:{_H16}){{1,{after}}}" for after in range(1, 7)),
+        f"({_H16}:){{1,7}}:",
+        f":((:{_H16}){{1,7}}|:)",
+    ]
+)
+_HOST: Final = (
+    r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    rf"|\[({_IPV6})\])"
+    r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+)
+REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*/?$(?!\n)"
+SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
+NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
+NO_NUL: Final = r"^[^\x00]*$"
+NAME_OR_NOTHING: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$(?!\n)"
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9._:=-]{1,128}$(?!\n)"
+BASE64_PATTERN: Final = (
+    r"^[A-Za-z0-9+/=\s*-]*$"  # with the placeholder, and the reference's own example
+)
+
 # what a caller reads when a pattern refuses a value
 SENTENCES: Final = {
     NAME_PATTERN: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
@@ -25,10 +50,19 @@ SENTENCES: Final = {
     FILE_PATTERN: "must be a file name, without a folder",
     LINE_PATTERN: "must be one line without control characters",
     REPOSITORY_PATTERN: "must be a repository: a-z 0-9, separated by . _ - /",
+    REGISTRY_PATTERN: "must be https://host[:port][/path] (or http://), without user name or query",
+    SERVER_PATTERN: "must be https://host[:port], without user name or query",
+    NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
+    NO_NUL: "must not contain a NUL character",
+    NAME_OR_NOTHING: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, or empty",
+    CURSOR_PATTERN: "must be the next_cursor of an answer",
+    BASE64_PATTERN: "must be base64",
     TAG_PATTERN: "must be a tag: 1-128 of a-z A-Z 0-9 . _ -, not starting with . or -",
 }
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, examples=["production-cluster"])]
+OptionalName = Annotated[str, Meta(pattern=NAME_OR_NOTHING)]
+Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 PodName = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["test-app"])]
 Namespace = Annotated[str, Meta(pattern=NAME_PATTERN, examples=["default"])]
 NodeName = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["worker-node-1"])]
@@ -37,8 +71,11 @@ FileName = Annotated[str, Meta(pattern=FILE_PATTERN, examples=["test-app-12345.t
 Id = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["01JC3WZ6Q4X9T2V7M8N0P5R1SA"])]
 Line = Annotated[str, Meta(max_length=1024, pattern=LINE_PATTERN)]
 Url = Annotated[str, Meta(min_length=1, max_length=2048, pattern=LINE_PATTERN)]
-Secret = Annotated[str, Meta(max_length=8192)]
-Document = Annotated[str, Meta(max_length=1 << 20)]  # a file's text, base64
+RegistryUrl = Annotated[str, Meta(max_length=2048, pattern=REGISTRY_PATTERN)]
+ServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_PATTERN)]
+NewSecret = Annotated[str, Meta(max_length=8192, pattern=NOT_PLACEHOLDER)]
+Secret = Annotated[str, Meta(max_length=8192, pattern=NO_NUL)]
+Document = Annotated[str, Meta(max_length=350_000, pattern=BASE64_PATTERN)]  # a file's text, base64
 Repository = Annotated[str, Meta(max_length=255, pattern=REPOSITORY_PATTERN)]
 Tag = Annotated[str, Meta(pattern=TAG_PATTERN, examples=["latest"])]
 Limit = Annotated[int, Meta(ge=1, le=1000)]

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, TypeVar
 import msgspec
 
 from controlplane.api.calls import Accepted, Call, Reply
-from controlplane.api.fields import Id, Limit, Line, Name, NodeName
+from controlplane.api.fields import Cursor, Id, Limit, Name, NodeName
 from controlplane.api.routing import Section
 from controlplane.errors import Failed
 from controlplane.identity import Role
@@ -28,7 +28,7 @@ class JobList(msgspec.Struct):
     cluster_name: Name | None = None
     node_name: NodeName | None = None
     limit: Limit = 100
-    cursor: Line | None = None
+    cursor: Cursor | None = None
 
 
 class JobWanted(msgspec.Struct):

@@ -142,7 +142,7 @@ def _parameters(route: Route, schemas: _Schemas) -> Iterable[dict[str, Any]]:
         yield {
             "name": name,
             "in": "query",
-            "required": name in required and not route.body_fields,
+            "required": name in required,
             "schema": _not_null(fields[name]),
         }
 
@@ -157,15 +157,22 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(route: Route, schemas: _Schemas) -> dict[str, Any] | None:
-    if not route.body_fields or route.takes is None:
+    described = [name for name in route.body_fields if name not in route.query]
+    schema: dict[str, Any]
+    if route.streams:
+        file = {"type": "string", "format": "binary", "description": "A checkpoint's archive."}
+        schema = {"type": "object", "properties": {"file": file}, "required": ["file"]}
+        return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    if route.lenient:
+        return {"required": False, "content": {"application/json": {"schema": {}}}}
+    if not described or route.takes is None:
         return None
     fields, required = schemas.fields(route.takes)
-    schema: dict[str, Any] = {
+    schema = {
         "type": "object",
-        "properties": {name: fields[name] for name in route.body_fields},
+        "properties": {name: fields[name] for name in described},
     }
-    needed = [n for n in route.body_fields if n in required and n not in route.query]
-    if needed:
+    if needed := [name for name in described if name in required]:
         schema["required"] = needed
     aliases: Mapping[str, str] = getattr(route.takes, "aliases", {})
     if aliases:
@@ -202,7 +209,9 @@ def _errors(route: Route) -> dict[int, list[str]]:
     if route.takes is not None:
         codes.append("VALIDATION_ERROR")
     if route.body_fields:
-        codes += ["PAYLOAD_TOO_LARGE"] + ([] if route.lenient else ["UNSUPPORTED_MEDIA_TYPE"])
+        codes += ["PAYLOAD_TOO_LARGE", "REQUEST_TIMEOUT"] + (
+            [] if route.lenient else ["UNSUPPORTED_MEDIA_TYPE"]
+        )
     if route.needs is not None:
         codes.append("AUTHENTICATION_FAILED")
     if route.needs not in (None, Role.VIEWER):

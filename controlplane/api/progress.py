@@ -12,11 +12,12 @@ from msgspec import Meta
 
 from controlplane.api.callers import bearer_protocol, is_upgrade
 from controlplane.api.calls import Call
-from controlplane.api.decoding import invalid
 from controlplane.api.fields import Line
+from controlplane.api.problems import HttpError
 from controlplane.api.routing import Section
 from controlplane.api.services import Event
 from controlplane.api.tickets import LIFETIME_S
+from controlplane.errors import NOT_FOUND
 from controlplane.users.service import Session, Users
 
 SECTION: Final = Section("Progress", "What jobs are doing, as it happens.")
@@ -56,7 +57,7 @@ async def make_ticket(call: Call) -> Ticket:
     return Ticket(call.tickets.issue(call.session))
 
 
-@SECTION.route("GET", "/ws/progress", takes=Follow, status=101, media="none")
+@SECTION.route("GET", "/ws/progress", takes=Follow, status=101, media="none", errors=("NOT_FOUND",))
 async def follow(call: Call, wanted: Follow) -> web.WebSocketResponse:
     """Follow one's jobs and those of watchers and hooks; administrators follow all.
 
@@ -66,7 +67,7 @@ async def follow(call: Call, wanted: Follow) -> web.WebSocketResponse:
     identity: header, cookie, subprotocol ``bearer.<token>``, or ``?ticket=``.
     """
     if not is_upgrade(call.request):
-        raise invalid("This endpoint is a WebSocket; open it with ws:// or wss://.")
+        raise HttpError("This endpoint is a WebSocket; open it with ws:// or wss://.", NOT_FOUND)
     assert call.session is not None  # noqa: S101 - the route is closed
     protocol = bearer_protocol(call.request)
     socket = web.WebSocketResponse(
@@ -91,7 +92,14 @@ async def follow(call: Call, wanted: Follow) -> web.WebSocketResponse:
     return socket
 
 
-@SECTION.route("GET", "/ws/progress/{username}", takes=FollowAs, status=101, media="none")
+@SECTION.route(
+    "GET",
+    "/ws/progress/{username}",
+    takes=FollowAs,
+    status=101,
+    media="none",
+    errors=("NOT_FOUND",),
+)
 async def follow_as(call: Call, wanted: FollowAs) -> web.WebSocketResponse:
     """The same, with the user's name in the path for clients of the older server."""
     return await follow(call, wanted)

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from controlplane.api.calls import Call, Done, Reply
 from controlplane.api.checkpoints import PUSH_ERRORS, TARGET_ERRORS
-from controlplane.api.fields import Line, Name, PodName
+from controlplane.api.fields import NO_NUL, Line, Name, OptionalName, PodName
 from controlplane.api.jobs import outcome
 from controlplane.api.routing import Section
 from controlplane.checkpoints.commands import PushTarget
@@ -35,10 +35,10 @@ class PushRequest(msgspec.Struct):
         "pod_name": "test-app",
         "checkpoint_config_name": "default",
     }
-    checkpoint_name: Annotated[str, Meta(min_length=1, max_length=512)]
+    checkpoint_name: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_NUL)]
     pod_name: PodName | None = None
     username: Line | None = None
-    checkpoint_config_name: Line | None = None
+    checkpoint_config_name: OptionalName | None = None
     wait: bool = True
 
 

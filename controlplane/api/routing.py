@@ -32,12 +32,14 @@ class Route:
         needs: the least role; None for what is open to everybody.
         counted: whether a call counts against the rate limit.
         errors: codes that it may answer besides those of every route of its kind.
-        query: fields of ``takes`` that a request with a body may also carry in the query (the body wins).
+        query: fields of ``takes`` that a request with a body carries in the query (the body may too, and wins).
+        also_query: further such fields, for clients that do it so; not described.
         accepts: other statuses of success that are documented (202 for jobs, 206 for ranges).
         media: content type of the answer.
         lenient: any body or none will do, whatever its type.
-        streams: the handler reads the body itself.
+        streams: the handler reads the body itself: multipart, with one field ``file``.
         audited: calls go to the audit log.
+        by_agents: for the holders of a join token, and for nobody else.
     """
 
     method: str
@@ -50,12 +52,14 @@ class Route:
     counted: bool = True
     errors: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
+    also_query: tuple[str, ...] = ()
     accepts: tuple[int, ...] = ()
     status: int = 200
     media: str = "application/json"
     lenient: bool = False
     streams: bool = False
     audited: bool = False
+    by_agents: bool = False
     body_limit_bytes: int = BODY_LIMIT_BYTES
 
     @property
@@ -65,13 +69,13 @@ class Route:
 
     @property
     def summary(self) -> str:
-        """First line of the handler's docstring."""
-        return self._words[0]
+        """First line of the handler's docstring, as plain text."""
+        return self._words[0].replace("`", "")
 
     @property
     def description(self) -> str:
-        """The rest of the handler's docstring."""
-        return self._words[1]
+        """The rest of the handler's docstring, as Markdown."""
+        return self._words[1].replace("``", "`")
 
     @property
     def _words(self) -> tuple[str, str]:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from controlplane.api.metrics import Metrics
+from controlplane.api.remembering import Remembered
+from controlplane.checkpoints.analysis import Analyses
+from controlplane.checkpoints.placing import Placing
 from controlplane.checkpoints.service import CheckpointService
+from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters.configs import ClusterConfigs
+from controlplane.clusters.pods import ClusterPods
+from controlplane.clusters.reaching import ClusterApis
+from controlplane.clusters.reports import NodeReports
 from controlplane.clusters.statistics import Statistics
 from controlplane.clusters.tokens import JoinTokens
+from controlplane.hook.service import Hooks
 from controlplane.identity import Actor
 from controlplane.jobs.service import JobService
 from controlplane.registries.configs import RegistryConfigs
 from controlplane.settings import Settings
 from controlplane.users.audit import AuditLog
+from controlplane.users.keys import ApiKeys
 from controlplane.users.service import Users
+from controlplane.watcher.service import Watchers
 
 
 class Reason(Protocol):
@@ -148,6 +158,7 @@ class Services:
         wall: Unix seconds.
         rising: seconds that never jump.
         checks: what ``/ready`` asks.
+        lists: answers that are the same for everybody.
         registries_changed: called after registry configs changed, so that agents hear of it.
     """
 
@@ -163,7 +174,17 @@ class Services:
     audit: AuditLog
     jobs: JobService
     checkpoints: CheckpointService
+    uploads: Uploads
+    analyses: Analyses
     metrics: Metrics
+    cluster_apis: ClusterApis
+    pods: ClusterPods
+    node_reports: NodeReports
+    api_keys: ApiKeys
+    watchers: Watchers
+    hooks: Hooks
+    placing: Placing
     wall: Callable[[], float]
     rising: Callable[[], float]
+    lists: Remembered = field(default_factory=Remembered)
     registries_changed: Callable[[], Awaitable[None]] = _nothing

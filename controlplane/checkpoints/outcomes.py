@@ -11,6 +11,7 @@ from sqlite_utils import Database
 from controlplane import errors
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.ports import Announcer
+from controlplane.checkpoints.reports import Reports, forget_checkpoint
 from controlplane.store import checkpoints as rows
 from controlplane.store import clock, secrets
 from controlplane.store import grants as grant_rows
@@ -44,8 +45,9 @@ _UNNAMED: Final = JobFailure(
 class Outcomes:
     """Writes a job's consequences in the transaction that stores its news (``jobs.Effects``)."""
 
-    def __init__(self, grants: Grants) -> None:
+    def __init__(self, grants: Grants, reports: Reports | None = None) -> None:
         self._grants = grants
+        self._reports = reports
         self._announcer: Announcer | None = None
 
     def attach(self, announcer: Announcer) -> None:
@@ -58,6 +60,8 @@ class Outcomes:
             self._apply_checkpoints(db, job)
         for push in job.result.pushes if job.result else ():
             self._apply_push(db, job, push)
+        if job.kind is JobKind.ANALYZE and self._reports is not None:
+            self._apply_report(db, job, self._reports)
         if job.kind is JobKind.DELETE and job.state is JobState.COMPLETED:
             for checkpoint_id in job.spec.checkpoint_ids:
                 mark_deleted(db, checkpoint_id)
@@ -84,6 +88,13 @@ class Outcomes:
             elif checkpoint.status is not _STATUS[job.state]:
                 rows.update(db, _following(checkpoint, job))
 
+    def _apply_report(self, db: Database, job: Job, reports: Reports) -> None:
+        """Keep what an analysis gave, unless its checkpoint was deleted meanwhile."""
+        spec = job.spec.analyze
+        checkpoint = rows.find(db, spec.checkpoint_id) if spec else None
+        if checkpoint is not None and checkpoint.status is not CheckpointStatus.DELETED:
+            reports.keep(db, job)
+
     def _apply_push(self, db: Database, job: Job, push: PushResult) -> None:
         """Record a push and let the checkpoint's own namespace restore it."""
         asked = {spec.checkpoint_id: spec for spec in job.spec.pushes}.get(push.checkpoint_id)
@@ -102,6 +113,8 @@ class Outcomes:
             pushed_at=clock.now(),
         )
         rows.put_image(db, image)
+        if checkpoint.is_uploaded:
+            return  # an administrator decides: who wrote the archive is not known
         self._grants.allow(
             db, (push.digest, job.cluster, checkpoint.id), [checkpoint.namespace], job.owner
         )
@@ -114,6 +127,7 @@ def mark_deleted(db: Database, checkpoint_id: str) -> Checkpoint | None:
         return None
     for grant in grant_rows.of_checkpoint(db, checkpoint_id):
         grant_rows.delete(db, grant.digest, grant.cluster)
+    forget_checkpoint(db, checkpoint_id)
     gone = msgspec.structs.replace(
         checkpoint, status=CheckpointStatus.DELETED, local=False, pinned=False
     )

@@ -37,6 +37,10 @@ class Jobs(Protocol):
 
     async def repeated(self, username: str, key: Idempotency | None) -> Job | None: ...
 
+    async def wait(self, job_id: str, timeout_s: float) -> Job:
+        """The job once it has ended, or as it is after ``timeout_s``."""
+        ...
+
 
 class Registries(Protocol):
     """The registries themselves (``registries``)."""
@@ -81,6 +85,16 @@ class Nodes(Protocol):
         self, node: tuple[str, str], checkpoint_id: str, offset: int, length: int
     ) -> tuple[int, AsyncGenerator[bytes, None]]:
         """(size of the whole archive, the bytes asked for)."""
+        ...
+
+    async def open_image(
+        self, node: tuple[str, str], digest: str, offset: int, length: int
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
+        """As ``open_archive``, of an image in the node's cache; NotFound: it is not there."""
+        ...
+
+    def reachable(self, cluster: str = "") -> Sequence[tuple[str, str]]:
+        """(cluster, node) of all agents that are there, of one cluster or of all; sorted."""
         ...
 
 

@@ -9,7 +9,6 @@ from contextlib import aclosing
 import msgspec
 from sqlite_utils import Database
 
-from controlplane import errors
 from controlplane.checkpoints import lookup, making, pushing
 from controlplane.checkpoints.commands import (
     Archive,
@@ -19,16 +18,18 @@ from controlplane.checkpoints.commands import (
     CheckpointPage,
     PushTarget,
 )
+from controlplane.checkpoints.downloads import Downloads
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import mark_deleted
 from controlplane.checkpoints.ports import Announcer, Clusters, Jobs, Nodes, Registries
-from controlplane.errors import Conflict, Denied, Retryable
+from controlplane.checkpoints.uploads import Uploads, import_spec
+from controlplane.errors import AgentUnavailable, Conflict, Denied, Refused
 from controlplane.identity import Actor, Role
-from controlplane.store import audit
+from controlplane.store import audit, clock, restores
 from controlplane.store import checkpoints as rows
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
-from controlplane.store.records import Checkpoint, CheckpointStatus, Job, JobKind, JobSpec
+from controlplane.store.records import Checkpoint, CheckpointStatus, Job, JobKind, JobSpec, Restore
 from controlplane.store.requests import Idempotency, NewJob
 from controlplane.store.secrets import Sealer
 
@@ -47,13 +48,22 @@ class CheckpointService:
         self._nodes: Nodes
         self._registries: Registries
         self._announcer: Announcer
+        self._uploads: Uploads
+        self._downloads: Downloads
 
     def attach(
-        self, jobs: Jobs, nodes: Nodes, registries: Registries, announcer: Announcer
+        self,
+        jobs: Jobs,
+        nodes: Nodes,
+        registries: Registries,
+        announcer: Announcer,
+        uploads: Uploads,
     ) -> None:
         """Plug in the neighbours."""
         self._jobs, self._nodes = jobs, nodes
         self._registries, self._announcer = registries, announcer
+        self._uploads = uploads
+        self._downloads = Downloads(self._store, uploads, nodes, jobs)
 
     async def checkpoint(self, command: CheckpointCommand, actor: Actor) -> Job:
         """Start a checkpoint; the job's checkpoints are listed at once, as pending.
@@ -79,7 +89,9 @@ class CheckpointService:
     async def push_existing(
         self, named: str, pod_name: str, target: PushTarget, actor: Actor
     ) -> Job:
-        """Push a checkpoint that lies on its node.
+        """Push a checkpoint that lies on its node, or was uploaded.
+
+        An uploaded one goes to a node first, which checks it again, and leaves it after the push.
 
         Args:
             named: its id, file name or name, or ``<pod>-checkpoint`` for the pod's newest.
@@ -92,6 +104,8 @@ class CheckpointService:
         """
         found = await self._find(named, pod_name)
         _require(actor, found.namespace)
+        if found.is_uploaded:
+            return await self._push_uploaded(found, target, actor)
         if found.status is not CheckpointStatus.COMPLETED or not found.local:
             raise Conflict(f"Checkpoint {found.id} is {found.status}; it can't be pushed.")
         sources = (pushing.source_of(found),)
@@ -127,6 +141,10 @@ class CheckpointService:
         found, after = await self._store.read(lambda db: rows.page(db, used, limit, cursor))
         return CheckpointPage(tuple(found), after)
 
+    def revision(self) -> int:
+        """Another number after any checkpoint, or image of one, changed."""
+        return self._store.revisions.of("checkpoints", "images")
+
     async def get(self, named: str, actor: Actor) -> Checkpoint:  # noqa: ARG002 - as in list
         """The checkpoint of this id, file name or name.
 
@@ -134,6 +152,11 @@ class CheckpointService:
             NotFound: CHECKPOINT_NOT_FOUND.
         """
         return await self._find(named, "")
+
+    async def restores(self, checkpoint: Checkpoint) -> tuple[int, Restore | None]:
+        """How many containers were started from its images, or were to be, and the latest of them."""
+        digests = [image.digest for image in checkpoint.images if image.digest]
+        return await self._store.read(lambda db: restores.of_digests(db, digests))
 
     async def of_job(self, job_id: str) -> Sequence[Checkpoint]:
         """The checkpoints that a job made, in the order of its containers."""
@@ -174,6 +197,8 @@ class CheckpointService:
                 audit.write(db, entry)
 
             await self._store.write(forget)
+            if found.is_uploaded:
+                await self._uploads.delete(found)
             await self._announcer.removed(found.cluster)
             return None
         return await self._jobs.start(
@@ -254,21 +279,16 @@ class CheckpointService:
             AgentUnavailable: its node's agent is away.
         """
         found = await self._readable(pod_name, filename, actor)
-        size_bytes, body = await self._nodes.open_archive(
-            (found.cluster, found.node), found.id, offset, length
-        )
-        return Archive(size_bytes, _etag(found), body)
+        return await self._downloads.open(found, (offset, length), actor)
 
     async def archive_size(self, pod_name: str, filename: str, actor: Actor) -> ArchiveSize:
         """How large an archive is, for HEAD and ranges; raises as ``open_archive``."""
         found = await self._readable(pod_name, filename, actor)
-        size_bytes, body = await self._nodes.open_archive(
-            (found.cluster, found.node), found.id, 0, 1
-        )
-        async with aclosing(body):
+        archive = await self._downloads.open(found, (0, 1), actor)
+        async with aclosing(archive.body) as body:
             async for _ in body:  # a generator that never began would not tell the node to stop
                 break
-        return ArchiveSize(size_bytes, _etag(found))
+        return ArchiveSize(archive.size_bytes, archive.etag)
 
     async def _make(
         self, command: CheckpointCommand, target: PushTarget | None, actor: Actor
@@ -288,6 +308,49 @@ class CheckpointService:
         plan = await self._store.read(lambda db: pushing.plan(db, target, made.sources, cluster))
         return await self._jobs.start(making.job(made, actor, key, plan, self._sealer))
 
+    async def _push_uploaded(self, found: Checkpoint, target: PushTarget, actor: Actor) -> Job:
+        """Have any agent of the checkpoint's cluster take the archive in and push it."""
+        nodes = self._nodes.reachable(found.cluster)
+        if not nodes:
+            of_cluster = f" of cluster {found.cluster}" if found.cluster else ""
+            raise AgentUnavailable(
+                f"No agent{of_cluster} is connected that could push checkpoint {found.id}; "
+                "nothing was started.",
+                after_s=15,
+            )
+        cluster, node = nodes[0]
+        if any(other != cluster for other, _ in nodes):
+            raise Refused(
+                f"Checkpoint {found.id} was uploaded for no cluster, and there are several; upload "
+                "it with cluster_name."
+            )
+        source = pushing.source_of(msgspec.structs.replace(found, cluster=cluster))
+        plan = await self._store.read(lambda db: pushing.plan(db, target, (source,), cluster))
+        seal, job_id = pushing.sealing(plan, self._sealer), clock.new_ulid()
+
+        def also_write(db: Database, job: Job) -> None:
+            seal(db, job)
+            now = rows.find(db, found.id) or found
+            rows.update(db, msgspec.structs.replace(now, cluster=cluster))
+
+        return await self._jobs.start(
+            NewJob(
+                kind=JobKind.IMPORT,
+                cluster=cluster,
+                node=node,
+                spec=JobSpec(
+                    pushes=plan.pushes,
+                    import_=import_spec(found, job_id),
+                    checkpoint_ids=(found.id,),  # leaves the node after the push
+                ),
+                actor=actor,
+                task_name="Create and Push Checkpoint Container",
+                namespace=found.namespace,
+                job_id=job_id,
+                also_write=also_write,
+            )
+        )
+
     async def _readable(self, pod_name: str, filename: str, actor: Actor) -> Checkpoint:
         found = await self._find(filename, pod_name)
         if not actor.has(Role.OPERATOR):
@@ -295,11 +358,6 @@ class CheckpointService:
         _require(actor, found.namespace)
         if found.status is not CheckpointStatus.COMPLETED:
             raise Conflict(f"Checkpoint {found.id} is {found.status}; there is no archive of it.")
-        if not found.local:
-            raise Retryable(
-                f"The parts of checkpoint {found.id} are not on node {found.node} any more.",
-                code=errors.CHECKPOINT_NOT_FOUND,
-            )
         return found
 
     async def _delete_images(self, found: Checkpoint) -> None:
@@ -325,8 +383,3 @@ def _idempotency(command: CheckpointCommand) -> Idempotency | None:
     if not command.idempotency_key:
         return None
     return Idempotency(command.idempotency_key, hashlib.sha256(command.body).hexdigest())
-
-
-def _etag(checkpoint: Checkpoint) -> str:
-    """Names the bytes: the archive is made the same way each time, from parts that don't change."""
-    return f"{checkpoint.id}-{checkpoint.revision}"

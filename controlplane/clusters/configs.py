@@ -18,7 +18,7 @@ from controlplane.errors import (
     NotFound,
     Refused,
 )
-from controlplane.store import agents, clusters, registries, secrets
+from controlplane.store import agents, clusters, registries, reports, secrets
 from controlplane.store.clusters import ClusterRow
 from controlplane.store.database import Store
 from controlplane.store.secrets import Sealer
@@ -116,7 +116,7 @@ class ClusterConfigs:
 
         Raises:
             NotFound: there is no such cluster or registry config.
-            Refused: the credential must be given again.
+            Conflict: the credential must be given again.
         """
         given = await _read(draft)
 
@@ -126,7 +126,7 @@ class ClusterConfigs:
             stored = self._sealer.get(db, clusters.secret_name(draft.name)) is not None
             moved = (old.kube_api_url, old.verify_ssl) != (new.kube_api_url, new.verify_ssl)
             if stored and moved and given.credential is None:
-                raise Refused(
+                raise Conflict(
                     "Field `token` (or `kubeconfig_content`) is required again when the address "
                     "or `verify_ssl` changes: a stored credential is not sent elsewhere."
                 )
@@ -146,6 +146,7 @@ class ClusterConfigs:
                 raise _unknown(name)
             secrets.delete(db, clusters.secret_name(name))
             agents.revoke_tokens(db, name)
+            reports.forget(db, name)
 
         await self._store.write(remove)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from controlplane.errors import Refused
+from controlplane.errors import Conflict, Refused
 
 SIZE_LIMIT_BYTES: Final = 256 << 10
 _FIELD: Final = "kubeconfig_content"
@@ -47,15 +47,16 @@ def read(content: str) -> Kubeconfig:
     """The kubeconfig in ``content`` (base64). Blocks; may take a tenth of a second.
 
     Raises:
-        Refused: it can't be read, or it has a command, a file's path or a proxy in it.
+        Conflict: it is well formed base64, but no kubeconfig can be read in it.
+        Refused: it has a command, a file's path or a proxy in it.
     """
     text = _decoded(content)
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as cause:
-        raise Refused(f"Field `{_FIELD}` is no YAML or JSON.") from cause
+        raise Conflict(f"Field `{_FIELD}` is no YAML or JSON.") from cause
     if not isinstance(document, dict):
-        raise Refused(f"Field `{_FIELD}` is no kubeconfig.")
+        raise Conflict(f"Field `{_FIELD}` is no kubeconfig.")
     clusters = _named(document, "clusters", "cluster")
     users = _named(document, "users", "user")
     for entries, refused in ((users, _USER_REFUSED), (clusters, _CLUSTER_REFUSED)):
@@ -74,19 +75,19 @@ def _decoded(content: str) -> str:
     try:
         return base64.b64decode("".join(content.split()), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as cause:
-        raise Refused(f"Field `{_FIELD}` is not base64 of a text.") from cause
+        raise Conflict(f"Field `{_FIELD}` is not base64 of a text.") from cause
 
 
 def _named(document: dict[str, Any], kind: str, inner: str) -> dict[str, dict[str, Any]]:
     """The entries of a kubeconfig's list ``kind``, by name."""
     entries = document.get(kind) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Refused(f"Field `{_FIELD}` is no kubeconfig: `{kind}` must be a list of objects.")
+        raise Conflict(f"Field `{_FIELD}` is no kubeconfig: `{kind}` must be a list of objects.")
     found = {}
     for entry in entries:
         content = entry.get(inner) or {}
         if not isinstance(content, dict):
-            raise Refused(f"Field `{_FIELD}` is no kubeconfig: `{inner}` must be an object.")
+            raise Conflict(f"Field `{_FIELD}` is no kubeconfig: `{inner}` must be an object.")
         found[str(entry.get("name", ""))[:100]] = content
     return found
 
@@ -97,5 +98,5 @@ def _server(document: dict[str, Any], clusters: dict[str, dict[str, Any]]) -> st
     chosen = clusters.get(str(current.get("cluster", ""))) or next(iter(clusters.values()), {})
     server = chosen.get("server")
     if not isinstance(server, str) or not server:
-        raise Refused(f"Field `{_FIELD}` names no cluster with a server.")
+        raise Conflict(f"Field `{_FIELD}` names no cluster with a server.")
     return server

@@ -67,6 +67,7 @@ class Counting:
         self._rising = rising
         self._lock = asyncio.Lock()
         self._last: tuple[float, Statistics] | None = None
+        self._checkpoints: tuple[int, int] | None = None  # revision, how many
 
     async def __call__(self) -> Statistics:
         """The totals, at most a second old."""
@@ -76,7 +77,8 @@ class Counting:
             return self._last[1]
 
     async def _count(self) -> Statistics:
-        known, total_checkpoints = await self._store.read(_kept)
+        known = await self._store.read(_names)
+        total_checkpoints = await self._count_checkpoints()
         nodes = [node for node in self._fleet.nodes() if node.cluster in known]
         active = {node.cluster for node in nodes if not node.stale}
         return Statistics(
@@ -87,6 +89,13 @@ class Counting:
             total_pods=await self._pods(),
         )
 
+    async def _count_checkpoints(self) -> int:
+        """Counted again only after one changed: there may be very many."""
+        revision = self._store.revisions.of("checkpoints")
+        if self._checkpoints is None or self._checkpoints[0] != revision:
+            self._checkpoints = (revision, await self._store.read(checkpoints.count))
+        return self._checkpoints[1]
 
-def _kept(db: Database) -> tuple[frozenset[str], int]:
-    return frozenset(c.name for c in clusters.everything(db)), checkpoints.count(db)
+
+def _names(db: Database) -> frozenset[str]:
+    return frozenset(c.name for c in clusters.everything(db))

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from controlplane.jobs import transitions
 from controlplane.store import clock
 from controlplane.store import jobs as rows
-from controlplane.store.records import ENDED, Job, JobState, JobUpdate
+from controlplane.store.records import ENDED, Job, JobKind, JobState, JobUpdate
 
 _log = logging.getLogger(__name__)
 Node = tuple[str, str]  # cluster, node
@@ -145,10 +145,18 @@ def _apply(db: Database, node: Node, news: JobUpdate, effects: Effects) -> Job |
         )
         return None
     changed_state = after.state is not job.state
-    rows.update(db, after, changed_state=changed_state)
+    kept = _without_report(after)
+    rows.update(db, kept, changed_state=changed_state)
     if changed_state or news.result is not None:
         effects.apply(db, after)
-    return after
+    return kept
+
+
+def _without_report(job: Job) -> Job:
+    """The job as it may lie in the table: what a report shows was in a process's memory."""
+    if job.kind is not JobKind.ANALYZE or job.result is None:
+        return job
+    return msgspec.structs.replace(job, result=msgspec.structs.replace(job.result, report_json=""))
 
 
 def _coalesced(updates: Sequence[JobUpdate]) -> list[JobUpdate]:

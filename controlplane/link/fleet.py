@@ -190,6 +190,29 @@ class Fleet:
             code=errors.POD_NOT_FOUND,
         )
 
+    async def pods(self, cluster: str) -> list[tuple[str, PodAnswer]]:
+        """Every pod that the connected agents of a cluster know, with its node.
+
+        A node that does not answer is left out: its pods are not known, the others' are.
+        """
+        asked = self.sessions(cluster)
+        tasks = [
+            asyncio.create_task(s.find_pod("", "", every=True), name=f"ask {s.node}") for s in asked
+        ]
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=FIND_POD_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+        return [
+            (session.node, pod)
+            for session, answer in zip(asked, answers, strict=True)
+            if not isinstance(answer, BaseException)
+            for pod in answer.pods
+        ]
+
     async def open_archive(
         self, node: Key, checkpoint_id: str, offset: int, length: int
     ) -> tuple[int, AsyncGenerator[bytes, None]]:
@@ -203,6 +226,23 @@ class Fleet:
         transfer = self._transfers.begin(session.cluster, offset)
         session.send(wire.open_archive(transfer.id, checkpoint_id, offset, length))
         return await self._transfers.read(transfer, length)
+
+    async def open_image(
+        self, node: Key, digest: str, offset: int, length: int
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
+        """As ``open_archive``, of an image in the node's cache.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        session = self._working(*node)
+        transfer = self._transfers.begin(session.cluster, offset)
+        session.send(wire.open_archive(transfer.id, "", offset, length, digest))
+        return await self._transfers.read(transfer, length)
+
+    def reachable(self, cluster: str = "") -> list[Key]:
+        """(cluster, node) of the agents that are there, of one cluster or of all."""
+        return sorted((session.cluster, session.node) for session in self.sessions(cluster))
 
     def refused(self, refusal: frames.ArchiveRefused, cluster: str) -> None:
         """A node said that it can't send an archive."""

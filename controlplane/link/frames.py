@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -114,7 +115,7 @@ class PodContainer:
 
 @dataclass(frozen=True, slots=True)
 class PodAnswer:
-    """Whether a pod is there. ``error``: the runtime did not answer, so nobody knows."""
+    """Whether a pod is there, or all ``pods``. ``error``: the runtime did not answer, so nobody knows."""
 
     request_id: str
     found: bool
@@ -125,6 +126,7 @@ class PodAnswer:
     namespace: str = ""
     containers: tuple[PodContainer, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    pods: tuple[PodAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,17 @@ class SignedGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreNews:
+    """What became of containers that were to be restored, as dicts of ``Restore``'s fields but for the node."""
+
+    outcomes: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A frame of a newer agent that this version can't read."""
 
 
-Said = Hello | StatusNews | JobNews | Taken | PodAnswer | ArchiveRefused | Unknown
+Said = Hello | StatusNews | JobNews | Taken | PodAnswer | ArchiveRefused | RestoreNews | Unknown
 
 encode = msgspec.json.Encoder().encode

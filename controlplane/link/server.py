@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,11 +19,11 @@ from controlplane.link.credentials import Credentials
 from controlplane.link.fleet import Fleet
 from controlplane.link.session import HEARTBEAT_S, SILENT_S, Session
 from controlplane.link.transfers import Transfers
-from controlplane.store import agents, audit
+from controlplane.store import agents, audit, restores
 from controlplane.store.agents import SeenAgent
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
-from controlplane.store.records import Job, JobUpdate
+from controlplane.store.records import Job, JobUpdate, Restore
 
 HANDSHAKE_S: Final = 15.0
 _log = logging.getLogger(__name__)
@@ -44,6 +45,14 @@ class Jobs(Protocol):
     async def reject(self, job_id: str, failure: SnapError, *, begun: bool = False) -> None: ...
 
 
+class Uploads(Protocol):
+    """Archives that nodes are to take in (``checkpoints.Uploads``)."""
+
+    async def fetch(
+        self, transfer_id: str, cluster: str, offset: int
+    ) -> tuple[int, AsyncGenerator[bytes, None]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """What a node is told at its welcome: whose grants hold, and how it reaches registries."""
@@ -62,6 +71,7 @@ class LinkServer:
     fleet: Fleet
     transfers: Transfers
     trust: Trust
+    uploads: Uploads
 
     async def connect(
         self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
@@ -99,6 +109,18 @@ class LinkServer:
                 yield wire.chunk(chunk)
 
         return await self.transfers.take(claims.cluster, pieces())
+
+    async def send_archive(
+        self, token: str, transfer_id: str, offset: int
+    ) -> AsyncGenerator[frames.Chunk, None]:
+        """The archive that an import job is about, from ``offset`` on."""
+        claims = await self.tokens.check(token)
+        total, body = await self.uploads.fetch(transfer_id, claims.cluster, offset)
+        async with aclosing(body):
+            async for piece in body:
+                reached = offset + len(piece)
+                yield frames.Chunk(transfer_id, offset, piece, total, last=reached >= total)
+                offset = reached
 
     async def _welcome(self, session: Session, hello: frames.Hello, context: wire.Context) -> None:
         """Bring both sides to the same knowledge; jobs may come once this returns."""
@@ -168,10 +190,19 @@ class LinkServer:
                 session.answered(said)
             case frames.ArchiveRefused():
                 self.fleet.refused(said, session.cluster)
+            case frames.RestoreNews():
+                await self._keep(session, said)
             case frames.Hello():
                 raise Denied("The agent said hello twice in one session.")
             case frames.Unknown():
                 _log.warning("node %s sent a frame that this version does not know", session.node)
+
+    async def _keep(self, session: Session, said: frames.RestoreNews) -> None:
+        """Store what a node told of restores, then say so: until then it says it again."""
+        told = [Restore(cluster=session.cluster, node=session.node, **one) for one in said.outcomes]
+        await self.store.write(lambda db: restores.put(db, told))
+        if told:
+            session.send(wire.restores_stored(max(one.sequence for one in told)))
 
     async def _alarm(self, session: Session, refusal: Conflict) -> None:
         """Two agents claim one node: somebody copied its key, or two run side by side."""

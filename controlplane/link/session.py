@@ -93,8 +93,10 @@ class Session:
             if sequence <= up_to and not waiter.done():
                 waiter.set_result(None)
 
-    async def find_pod(self, namespace: str, pod_name: str) -> frames.PodAnswer:
-        """Ask whether a pod is there; the caller sets the deadline.
+    async def find_pod(
+        self, namespace: str, pod_name: str, *, every: bool = False
+    ) -> frames.PodAnswer:
+        """Ask whether a pod is there, or for every pod; the caller sets the deadline.
 
         Raises:
             AgentUnavailable: the session ended before the answer.
@@ -102,7 +104,7 @@ class Session:
         request_id = secrets.token_hex(8)
         answer = self._asked[request_id] = asyncio.get_running_loop().create_future()
         try:
-            self.send(wire.find_pod(request_id, namespace, pod_name))
+            self.send(wire.find_pod(request_id, namespace, pod_name, every=every))
             found: frames.PodAnswer = await answer
             return found
         finally:

@@ -6,13 +6,21 @@ A value that a newer agent sends and we don't know becomes ``Unknown`` or the ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 
-from controlplane.errors import AgentUnavailable, Conflict, Denied, SnapError, Unauthenticated
+from controlplane.errors import (
+    AgentUnavailable,
+    Conflict,
+    Denied,
+    NotFound,
+    SnapError,
+    Unauthenticated,
+)
 from controlplane.link import frames
 from controlplane.store.records import (
     CheckpointResult,
@@ -30,6 +38,8 @@ from snap_protos.snap.v1 import link_pb2_grpc as pb_grpc
 
 # what reading or writing a stream raises once the other side is gone
 STREAM_OVER: Final = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+DETAILS_CHARS: Final = 8192
+
 AgentFrame = pb.AgentFrame
 ControlFrame = pb.ControlFrame
 Chunk = pb.ArchiveChunk
@@ -38,6 +48,7 @@ _STATUSES: Final[Mapping[type[SnapError], grpc.StatusCode]] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Denied: grpc.StatusCode.PERMISSION_DENIED,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
+    NotFound: grpc.StatusCode.NOT_FOUND,
     AgentUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -50,6 +61,10 @@ class Handlers(Protocol):
     ) -> None: ...
 
     async def receive_archive(self, token: str, chunks: AsyncIterator[Chunk]) -> int: ...
+
+    def send_archive(
+        self, token: str, transfer_id: str, offset: int
+    ) -> AsyncGenerator[frames.Chunk, None]: ...
 
 
 class _Servicer(pb_grpc.AgentLinkServicer):
@@ -73,8 +88,16 @@ class _Servicer(pb_grpc.AgentLinkServicer):
             await context.abort(status_of(refusal), refusal.message)
         return pb.ArchiveReceipt(received_bytes=received)
 
-    async def FetchArchive(self, request: Any, context: Any) -> None:  # type: ignore[override]  # noqa: ARG002, N802
-        await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such upload.")
+    async def FetchArchive(self, request: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        try:
+            chunks = self._handlers.send_archive(
+                bearer(context), request.transfer_id, request.offset
+            )
+            async with aclosing(chunks):
+                async for piece in chunks:
+                    await context.write(pb.ArchiveChunk(**_plain_chunk(piece)))
+        except SnapError as refusal:
+            await context.abort(status_of(refusal), refusal.message)
 
 
 def serve(server: grpc.aio.Server, handlers: Handlers) -> None:
@@ -129,8 +152,17 @@ def said(frame: AgentFrame) -> frames.Said:
         case "archive_refused":
             no = frame.archive_refused
             return frames.ArchiveRefused(no.transfer_id, no.code, no.message)
+        case "restore_outcomes":
+            told = frame.restore_outcomes.outcomes
+            return frames.RestoreNews(tuple(_outcome(one) for one in told))
         case _:
             return frames.Unknown()
+
+
+def _outcome(told: pb.RestoreOutcome) -> dict[str, Any]:
+    """``details`` is a log's tail: no more of it than a person reads."""
+    fields = {one.name: getattr(told, one.name) for one in told.DESCRIPTOR.fields}
+    return fields | {"details": told.details[-DETAILS_CHARS:]}
 
 
 def chunk(piece: Chunk) -> frames.Chunk:
@@ -138,6 +170,16 @@ def chunk(piece: Chunk) -> frames.Chunk:
     return frames.Chunk(
         piece.transfer_id, piece.offset, piece.data, piece.total_bytes, last=piece.last
     )
+
+
+def _plain_chunk(piece: frames.Chunk) -> dict[str, Any]:
+    return {
+        "transfer_id": piece.transfer_id,
+        "offset": piece.offset,
+        "data": piece.data,
+        "total_bytes": piece.total_bytes,
+        "last": piece.last,
+    }
 
 
 def _hello(hello: pb.Hello) -> frames.Hello:
@@ -191,6 +233,7 @@ def _pod(found: pb.PodFound) -> frames.PodAnswer:
             frames.PodContainer(c.name, c.container_id, c.state, c.image, c.image_ref)
             for c in found.containers
         ),
+        pods=tuple(_pod(pod) for pod in found.pods),
     )
 
 
@@ -309,16 +352,24 @@ def cancel(sequence: int, job_id: str, epoch: int) -> ControlFrame:
     return pb.ControlFrame(sequence=sequence, cancel=pb.CancelJob(job_id=job_id, epoch=epoch))
 
 
-def find_pod(request_id: str, namespace: str, pod_name: str) -> ControlFrame:
-    """Is this pod there?"""
-    asked = pb.FindPod(request_id=request_id, namespace=namespace, pod_name=pod_name)
+def find_pod(
+    request_id: str, namespace: str, pod_name: str, *, every: bool = False
+) -> ControlFrame:
+    """Is this pod there? Or: which pods are?"""
+    asked = pb.FindPod(request_id=request_id, namespace=namespace, pod_name=pod_name, all=every)
     return pb.ControlFrame(find_pod=asked)
 
 
-def open_archive(transfer_id: str, checkpoint_id: str, offset: int, length: int) -> ControlFrame:
-    """Send an archive."""
+def open_archive(
+    transfer_id: str, checkpoint_id: str, offset: int, length: int, image_digest: str = ""
+) -> ControlFrame:
+    """Send an archive: a checkpoint's, or that of an image in the cache."""
     asked = pb.OpenArchive(
-        transfer_id=transfer_id, checkpoint_id=checkpoint_id, offset=offset, length=length
+        transfer_id=transfer_id,
+        checkpoint_id=checkpoint_id,
+        offset=offset,
+        length=length,
+        image_digest=image_digest,
     )
     return pb.ControlFrame(open_archive=asked)
 
@@ -326,6 +377,11 @@ def open_archive(transfer_id: str, checkpoint_id: str, offset: int, length: int)
 def stored(up_to_sequence: int) -> ControlFrame:
     """News up to this number are stored."""
     return pb.ControlFrame(ack=pb.Ack(up_to_sequence=up_to_sequence))
+
+
+def restores_stored(up_to_sequence: int) -> ControlFrame:
+    """Outcomes of restores up to this sequence are stored."""
+    return pb.ControlFrame(restores_stored=pb.Ack(up_to_sequence=up_to_sequence))
 
 
 def grants(granted: Sequence[frames.SignedGrant], *, replace: bool) -> ControlFrame:

@@ -7,6 +7,7 @@ Source: OCI distribution specification 1.1; distribution's token authentication
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
@@ -140,9 +141,9 @@ class RegistryClient:
 
     async def _token(self, session: aiohttp.ClientSession, challenge: Challenge, scope: str) -> str:
         realm = urlsplit(challenge.realm)
-        own = self._access.host.rpartition(":")[0] or self._access.host
+        own = urlsplit(self._base).hostname
         known = _KNOWN_REALMS.get(self._access.host)
-        if realm.hostname not in {own, self._access.host, known, *self._realms}:
+        if realm.hostname not in {own, known, *self._realms}:
             raise self._unauthorized(
                 f"its token service is on {realm.hostname}, another host; credentials were not sent"
             )
@@ -182,8 +183,8 @@ class RegistryClient:
             return answer.status, body.decode(errors="replace")
 
     def _basic(self) -> dict[str, str]:
-        auth = aiohttp.BasicAuth(self._access.username, self._access.password, "utf-8")
-        return {"Authorization": auth.encode()}
+        pair = f"{self._access.username}:{self._access.password}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
     def _unauthorized(self, reason: str) -> Failed:
         sentence = f"The registry {self._access.host} refused the credentials; check them."

@@ -91,7 +91,7 @@ class RegistryConfigs:
 
         Raises:
             NotFound: there is no such config.
-            Refused: the password must be given again.
+            Conflict: the password must be given again.
         """
 
         def change(db: Database) -> RegistryRow:
@@ -100,7 +100,7 @@ class RegistryConfigs:
             kept = draft.password in (None, PLACEHOLDER)
             stored = self._sealer.get(db, registries.secret_name(draft.name)) is not None
             if kept and stored and _elsewhere(old, new):
-                raise Refused(
+                raise Conflict(
                     "Field `password` is required again when `url`, `verify_ssl` or `ca_pem` "
                     "change: a stored password is not sent to another address."
                 )

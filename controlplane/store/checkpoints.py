@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from sqlite_utils import Database
 
-from controlplane.store.records import Checkpoint, CheckpointStatus, Image, JobFailure
+from controlplane.store.records import Checkpoint, CheckpointStatus, Image, JobFailure, Place
 
 _JSON: Final = {"warnings": "warnings_json", "error": "error_json"}
 _FIELDS: Final = tuple(name for name in Checkpoint.__struct_fields__ if name != "images")
@@ -48,6 +48,12 @@ def find_file(db: Database, filename: str) -> Checkpoint | None:
 def newest_of_pod(db: Database, pod_name: str) -> Checkpoint | None:
     """The newest completed checkpoint of pods of this name."""
     return _one(db, "pod_name = ? AND status = 'completed' ORDER BY id DESC", [pod_name])
+
+
+def uploaded_ids(db: Database) -> list[str]:
+    """The checkpoints whose archives are files on this server."""
+    rows = db.execute("SELECT id FROM checkpoints WHERE place = 'uploaded' AND status != 'deleted'")
+    return [str(row[0]) for row in rows]
 
 
 def of_job(db: Database, job_id: str) -> list[Checkpoint]:
@@ -107,6 +113,18 @@ def images_with_digest(db: Database, digest: str) -> list[Image]:
     return [_image(row) for row in rows]
 
 
+def newest_image(db: Database, image: str, cluster: str) -> Image | None:
+    """The newest push of a cluster's checkpoints under this name; one that ends in ``:`` means any tag."""
+    columns = ", ".join(f"i.{name}" for name in Image.__struct_fields__)
+    row = db.execute(
+        f"SELECT {columns} FROM images i JOIN checkpoints c ON c.id = i.checkpoint_id "  # noqa: S608
+        "WHERE c.cluster = ?2 AND (i.image = ?1 OR (substr(?1, -1) = ':' "
+        "AND substr(i.image, 1, length(?1)) = ?1)) ORDER BY i.pushed_at DESC LIMIT 1",
+        [image, cluster],
+    ).fetchone()
+    return None if row is None else _image(row)
+
+
 def repositories(db: Database, cluster: str) -> list[tuple[str, str]]:
     """(registry config, ``<host>/<repository>``) of all images of a cluster, each once."""
     rows = db.execute(
@@ -153,6 +171,7 @@ def _image(row: Iterable[Any]) -> Image:
 def _checkpoint(row: dict[str, Any], images: tuple[Image, ...]) -> Checkpoint:
     values = row | {name: bool(row[name]) for name in _FLAGS}
     values["status"] = CheckpointStatus(row["status"])
+    values["place"] = Place(row["place"])
     values["warnings"] = msgspec.json.decode(row["warnings"], type=tuple[str, ...])
     if row["error"] is not None:
         values["error"] = msgspec.json.decode(row["error"], type=JobFailure)

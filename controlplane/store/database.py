@@ -19,8 +19,9 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,11 +29,12 @@ from sqlite_utils import Database
 
 from controlplane.errors import Broken
 from controlplane.store import migrations
+from controlplane.store.revisions import Revisions
 
 T = TypeVar("T")
 Query = Callable[[Database], T]
 
-_FILE: Final = "snap.db"
+FILE: Final = "snap.db"
 _READERS: Final = 3
 _TOGETHER: Final = 256  # writes that share one commit at most; bounds the time that one waits
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Store:
         self._lock_fd = lock_fd
         self._local = threading.local()
         self._opened: list[Database] = []
+        self.revisions: Final = Revisions()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._writes: queue.SimpleQueue[tuple[Query[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
@@ -92,11 +95,12 @@ class Store:
 
     def _write_loop(self) -> None:
         database = connect(self._path)
+        self.revisions.watch(database)
         going = True
         while going:
             batch, going = self._next_batch()
             if batch:
-                _commit_together(database, batch)
+                _commit_together(database, batch, self.revisions.committed)
         database.close()
 
     def _next_batch(self) -> tuple[list[tuple[Query[Any], Future[Any]]], bool]:
@@ -123,12 +127,45 @@ def open_store(data_dir: Path) -> Store:
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock_fd = _lock(data_dir)
     try:
-        path = data_dir / _FILE
-        _prepare(path)
+        path = data_dir / FILE
+        prepare(path)
         return Store(path, lock_fd)
     except BaseException:
         os.close(lock_fd)
         raise
+
+
+@contextmanager
+def lock_folder(data_dir: Path) -> Iterator[None]:
+    """Keep every other process off the folder for the block. Blocks.
+
+    Raises:
+        Broken: another process uses it.
+    """
+    lock_fd = _lock(data_dir)
+    try:
+        yield
+    finally:
+        os.close(lock_fd)
+
+
+@contextmanager
+def locked_database(data_dir: Path) -> Iterator[Database]:
+    """The database, up to date and for this block alone; for commands that need the server stopped. Blocks.
+
+    Raises:
+        Broken: as ``open_store``; or there is none.
+    """
+    path = data_dir / FILE
+    if not path.exists():
+        raise Broken(f"There is no database in {data_dir}; set SNAP_DATA_DIR.")
+    with lock_folder(data_dir):
+        prepare(path)
+        database = connect(path)
+        try:
+            yield database
+        finally:
+            database.close()
 
 
 def connect(path: Path) -> Database:
@@ -157,7 +194,12 @@ def _lock(data_dir: Path) -> int:
     return lock_fd
 
 
-def _prepare(path: Path) -> None:
+def prepare(path: Path) -> None:
+    """Check the file, and bring its schema up to date. Blocks.
+
+    Raises:
+        Broken: it is damaged, or a newer version wrote it.
+    """
     path.touch(mode=0o600)
     try:
         database = connect(path)
@@ -194,7 +236,11 @@ def _migrate(path: Path, database: Database) -> None:
         _log.info("database schema is now %d", number)
 
 
-def _commit_together(database: Database, batch: list[tuple[Query[Any], Future[Any]]]) -> None:
+def _commit_together(
+    database: Database,
+    batch: list[tuple[Query[Any], Future[Any]]],
+    committed: Callable[[], None],
+) -> None:
     """Run every write of the batch in its own savepoint, commit once, then tell the callers."""
     done: list[tuple[Future[Any], Any]] = []
     failed: list[tuple[Future[Any], Exception]] = []
@@ -209,6 +255,7 @@ def _commit_together(database: Database, batch: list[tuple[Query[Any], Future[An
                     raise sqlite3.OperationalError(str(error)) from error
                 failed.append((future, error))
         database.execute("COMMIT")
+        committed()
     except sqlite3.Error as error:  # disk full, I/O error: nobody's write happened
         database.conn.rollback()
         broken = Broken("The database could not be written.", details=str(error))

@@ -219,4 +219,107 @@ CREATE TABLE audit (
 ) STRICT;
 """
 
-STEPS: Final[tuple[str, ...]] = (_FIRST,)
+_OPERATIONS: Final = """
+CREATE TABLE watchers (
+  name TEXT PRIMARY KEY,
+  cluster TEXT NOT NULL,
+  scope TEXT NOT NULL DEFAULT 'cluster',
+  namespace TEXT NOT NULL DEFAULT '',
+  trigger_kind TEXT NOT NULL DEFAULT 'startupProbe',
+  auto_delete_pod INTEGER NOT NULL DEFAULT 1,
+  is_default INTEGER NOT NULL DEFAULT 0,   -- the one that POST /operator/start means
+  wanted INTEGER NOT NULL DEFAULT 0,       -- it should run; kept over restarts
+  owner TEXT NOT NULL,
+  started_at TEXT NOT NULL DEFAULT '',
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX watchers_of_cluster ON watchers (cluster);
+
+CREATE TABLE watcher_decisions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  watcher TEXT NOT NULL REFERENCES watchers (name) ON DELETE CASCADE,
+  at TEXT NOT NULL,
+  namespace TEXT NOT NULL,
+  pod_name TEXT NOT NULL,
+  container_name TEXT NOT NULL DEFAULT '',
+  decision TEXT NOT NULL,
+  reason TEXT NOT NULL DEFAULT '',
+  job_id TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX watcher_decisions_of ON watcher_decisions (watcher, id);
+
+CREATE TABLE hooks (
+  name TEXT PRIMARY KEY,
+  cluster TEXT NOT NULL,
+  webhook_url TEXT NOT NULL DEFAULT '',    -- empty: the control plane's own address
+  namespace TEXT NOT NULL DEFAULT 'snap',
+  cert_expiry_days INTEGER NOT NULL DEFAULT 365,
+  wanted INTEGER NOT NULL DEFAULT 0,
+  owner TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE api_keys (     -- the values are the secret api-key/<name>
+  name TEXT PRIMARY KEY,
+  keys_json TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE chosen_clusters (  -- of POST /kubectl/login
+  username TEXT PRIMARY KEY REFERENCES users (username) ON DELETE CASCADE,
+  cluster TEXT NOT NULL,
+  chosen_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE node_reports (  -- of POST /cluster/status/report
+  cluster TEXT NOT NULL,
+  node TEXT NOT NULL,
+  taken_at TEXT NOT NULL,
+  reported_at TEXT NOT NULL,
+  checks_json TEXT NOT NULL,
+  PRIMARY KEY (cluster, node)
+) STRICT;
+"""
+
+_UPLOADS: Final = """
+ALTER TABLE checkpoints ADD COLUMN place TEXT NOT NULL DEFAULT 'node'
+  CHECK (place IN ('node', 'uploaded'));  -- where its archive is: parts on a node, a file here
+"""
+
+_INDEXES: Final = """
+CREATE INDEX checkpoints_by_status ON checkpoints (status, id);
+CREATE INDEX checkpoints_of_namespace ON checkpoints (namespace, id);
+CREATE INDEX checkpoints_of_cluster ON checkpoints (cluster, id);
+CREATE INDEX checkpoints_named ON checkpoints (pod_name, id);
+"""
+
+_RESTORES: Final = """
+CREATE TABLE restores (     -- how containers that asked for a restore were started, as their nodes told
+  cluster TEXT NOT NULL,
+  node TEXT NOT NULL,
+  sequence INTEGER NOT NULL,
+  digest TEXT NOT NULL,     -- of the image's manifest; empty: the pod named none
+  namespace TEXT NOT NULL,
+  pod_name TEXT NOT NULL,
+  pod_uid TEXT NOT NULL,
+  container_name TEXT NOT NULL,
+  container_id TEXT NOT NULL,
+  image TEXT NOT NULL,
+  action TEXT NOT NULL,
+  code TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  details TEXT NOT NULL,
+  mode TEXT NOT NULL,
+  at TEXT NOT NULL,
+  prepare_ms REAL NOT NULL,
+  restore_ms REAL NOT NULL,
+  start_ms REAL NOT NULL,
+  PRIMARY KEY (cluster, node, sequence)
+) STRICT;
+CREATE INDEX restores_of_digest ON restores (digest, at);
+"""
+
+STEPS: Final[tuple[str, ...]] = (_FIRST, _OPERATIONS, _UPLOADS, _INDEXES, _RESTORES)

@@ -45,6 +45,13 @@ class CheckpointStatus(StrEnum):
     DELETED = "deleted"
 
 
+class Place(StrEnum):
+    """Where a checkpoint's archive is: made of the parts on its node, or a file on this server."""
+
+    NODE = "node"
+    UPLOADED = "uploaded"
+
+
 ENDED: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 
@@ -119,12 +126,16 @@ class AnalyzeSpec(Record, frozen=True):
 
 
 class ImportSpec(Record, frozen=True):
-    """Take an archive that a user uploaded."""
+    """Take an archive that a user uploaded; ``transfer_id`` is the job's own id."""
 
     checkpoint_id: str
     transfer_id: str
     size_bytes: int
     pod_name: str
+    namespace: str = ""
+    container_name: str = ""
+    sha256: str = ""
+    created_at: str = ""
 
 
 class JobSpec(Record, frozen=True):
@@ -291,6 +302,7 @@ class Checkpoint(Record, frozen=True):
         sha256: of the download, once known.
         image_ref: the container's own image, NAME@DIGEST.
         local: its parts lie on the node.
+        place: where its archive is.
         images: its pushes, newest first.
     """
 
@@ -324,4 +336,42 @@ class Checkpoint(Record, frozen=True):
     local: bool = False
     expires_at: str | None = None
     completed_at: str | None = None
+    place: Place = Place.NODE
     images: tuple[Image, ...] = ()
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether it came as an archive and lies on this server."""
+        return self.place is Place.UPLOADED
+
+
+class Restore(Record, frozen=True):
+    """How a container that asked for a restore was started.
+
+    Attributes:
+        sequence: rises on its node.
+        image: as the pod named it, ``<host>/<repository>@sha256:…``.
+        action: restored, cold, failed; ``code`` and ``reason`` say why for the last two.
+        mode: eager or lazy; "" when it started cold.
+        at: by the node's own clock.
+        prepare_ms: asked until answered; restore_ms: until restored; start_ms: asked until let go.
+    """
+
+    cluster: str
+    node: str
+    sequence: int
+    container_id: str
+    container_name: str
+    namespace: str
+    pod_name: str
+    pod_uid: str
+    image: str
+    action: str
+    code: str
+    reason: str
+    details: str
+    mode: str
+    at: str
+    prepare_ms: float
+    restore_ms: float
+    start_ms: float

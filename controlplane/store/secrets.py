@@ -1,7 +1,8 @@
 """Sealed secrets: AES-256-GCM with the name bound in, so that a record can't pass for another.
 
 A sealed record is ``version (1) | key id (8) | nonce (12) | ciphertext and tag``. The key comes
-from ``SNAP_SECRET_KEY_FILE`` or is made in the data folder (0600); backups leave it out.
+from ``SNAP_SECRET_KEY_FILE`` or is made in the data folder (0600); backups leave it out. The file may
+hold several keys, one per line: the first one seals, all of them open (``rotation`` uses that).
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ _FILE: Final = "secret.key"
 
 
 class Sealer:
-    """Seals and opens secrets with one key."""
+    """Seals secrets with one key, opens what was sealed with it or with an older one."""
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise Broken(f"The key that seals secrets must have {KEY_BYTES} bytes, not {len(key)}.")
-        self._cipher = AESGCM(key)
-        self.key_id: Final = hashlib.sha256(b"snap-key-id\n" + key).digest()[:8]
+    def __init__(self, key: bytes, *older: bytes) -> None:
+        for each in (key, *older):
+            if len(each) != KEY_BYTES:
+                raise Broken(
+                    f"The key that seals secrets must have {KEY_BYTES} bytes, not {len(each)}."
+                )
+        self._ciphers = {_key_id(each): AESGCM(each) for each in (key, *older)}
+        self.key_id: Final = _key_id(key)
 
     def __repr__(self) -> str:
         return f"Sealer(key_id={self.key_id.hex()})"
@@ -42,7 +46,8 @@ class Sealer:
     def seal(self, name: str, secret: bytes) -> bytes:
         """``secret`` sealed under ``name``."""
         nonce = os.urandom(12)
-        return _VERSION + self.key_id + nonce + self._cipher.encrypt(nonce, secret, name.encode())
+        cipher = self._ciphers[self.key_id]
+        return _VERSION + self.key_id + nonce + cipher.encrypt(nonce, secret, name.encode())
 
     def open(self, name: str, sealed: bytes) -> bytes:
         """The secret that was sealed under ``name``.
@@ -50,13 +55,14 @@ class Sealer:
         Raises:
             Broken: sealed with another key, under another name, or damaged.
         """
-        if sealed[:1] != _VERSION or sealed[_KEY_ID] != self.key_id:
+        cipher = self._ciphers.get(sealed[_KEY_ID])
+        if sealed[:1] != _VERSION or cipher is None:
             raise Broken(
                 f"The stored secret {name} was sealed with another key; give the key that was used "
                 "then (SNAP_SECRET_KEY_FILE), or store the secret again."
             )
         try:
-            return self._cipher.decrypt(sealed[_NONCE], sealed[21:], name.encode())
+            return cipher.decrypt(sealed[_NONCE], sealed[21:], name.encode())
         except InvalidTag as cause:
             raise Broken(f"The stored secret {name} is damaged; store it again.") from cause
 
@@ -101,22 +107,45 @@ def open_sealer(data_dir: Path, key_file: Path | None) -> Sealer:
     Raises:
         Broken: the key file can't be read or holds no key.
     """
-    path = key_file or data_dir / _FILE
+    path = key_path(data_dir, key_file)
     if key_file is None and not path.exists():
-        _make(path)
+        write_keys(path, os.urandom(KEY_BYTES))
+    return Sealer(*read_keys(path))
+
+
+def key_path(data_dir: Path, key_file: Path | None) -> Path:
+    """Where the keys are."""
+    return key_file or data_dir / _FILE
+
+
+def key_id_of(sealed: bytes) -> bytes:
+    """With which key a record was sealed."""
+    return sealed[_KEY_ID]
+
+
+def read_keys(path: Path) -> list[bytes]:
+    """The keys in the file: the one that seals, then older ones that still open. Blocks.
+
+    Raises:
+        Broken: the key file can't be read or holds no key.
+    """
     try:
-        return Sealer(_decoded(path.read_bytes()))
+        content = path.read_bytes()
     except OSError as cause:
         raise Broken(
             f"The key file {path} can't be read ({cause.strerror}); stored secrets stay sealed."
         ) from cause
+    if len(content) == KEY_BYTES:
+        return [content]
+    return [_decoded(line) for line in content.split()] or [b""]
 
 
-def _make(path: Path) -> None:
+def write_keys(path: Path, *keys: bytes) -> None:
+    """Put ``keys`` in the file at once, 0600; after a crash it holds these or the ones before. Blocks."""
     partial = path.with_name(path.name + ".tmp")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(os.urandom(KEY_BYTES).hex().encode() + b"\n")
+        file.writelines(key.hex().encode() + b"\n" for key in keys)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -127,11 +156,12 @@ def _make(path: Path) -> None:
         os.close(folder)
 
 
-def _decoded(content: bytes) -> bytes:
-    """The key in ``content``: raw, or hex or base64 with white space around."""
-    if len(content) == KEY_BYTES:
-        return content
-    text = content.strip()
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(b"snap-key-id\n" + key).digest()[:8]
+
+
+def _decoded(text: bytes) -> bytes:
+    """The key in ``text``: hex or base64."""
     try:
         return bytes.fromhex(text.decode("ascii"))
     except (ValueError, UnicodeDecodeError):

@@ -24,6 +24,8 @@ from agent.node.facts import (
     Reason,
     Vitals,
 )
+from agent.restore.outcome import Action, Outcome, OutcomeLog
+from agent.restore.telling import OutcomeNews
 from snap_protos.snap.v1 import link_pb2 as pb
 from tests.fakes import tls
 from tests.fakes.control_plane import TOKEN, FakeControlPlane, Served, served
@@ -56,6 +58,10 @@ class FakeNode:
         container = PodContainer("redis", "c0ffee", "running", "redis:7", "redis@sha256:0")
         return FoundPod("uid-1", pod_name, namespace, True, (("app", "redis"),), (container,))
 
+    async def pods(self) -> tuple[FoundPod, ...]:
+        pod = await self.find_pod("default", "pod-1")
+        return (pod,) if pod else ()
+
 
 @dataclass
 class Linked:
@@ -67,6 +73,15 @@ class Linked:
     node: FakeNode
     trust: FakeTrust
     session: Session
+    archives: FakeArchives
+    restores: OutcomeLog
+    outcomes: OutcomeNews
+
+    def restored(self, number: int) -> None:
+        """A container was restored."""
+        outcome = Outcome(action=Action.RESTORED, container_id=str(number), at="2026-01-01", pid=7)
+        self.restores.add(outcome)
+        self.outcomes.on_outcome(outcome)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +98,18 @@ async def linked(
     ca_file.write_bytes(server.certificates.ca)
     node, trust = FakeNode(), FakeTrust()
     async with an_agent(folder) as agent:
-        rooms = Rooms(agent.runner, agent.outbox, node, FakeArchives({"CP1": ARCHIVE}), trust)
+        archives = FakeArchives({"CP1": ARCHIVE})
+        restores = OutcomeLog(folder / "restores.log")
+        outcomes = OutcomeNews(restores)
+        rooms = Rooms(agent.runner, agent.outbox, node, archives, trust, outcomes)
         member = Member("lab", "node-1", "boot", identity.load(folder / "identity"))
         dialling = dial or Dialling(server.target, ca_file, lambda: token)
         session = Session(dialling, member, rooms)
         running = asyncio.create_task(session.run(), name="link")
         try:
-            yield Linked(agent, server.plane, server, node, trust, session)
+            yield Linked(
+                *(agent, server.plane, server, node, trust, session, archives), restores, outcomes
+            )
         finally:
             running.cancel()
             await asyncio.wait({running})
@@ -334,3 +354,36 @@ async def test_a_control_plane_that_comes_later_is_found(
         await until(lambda: "nobody listens there" in caplog.text)
         async with served(FakeControlPlane(), certificates, port):
             await until(lambda: it.session.is_up)
+
+
+async def test_outcomes_of_restores_are_told_once(
+    tmp_path: Path, certificates: tls.Certificates
+) -> None:
+    control = FakeControlPlane()
+    async with served(control, certificates) as server, linked(tmp_path, server) as it:
+        for number in range(250):
+            it.restored(number)
+        await until(lambda: len(control.outcomes) == 250 and it.restores.untold(0) == ())
+        assert [int(one.container_id) for one in control.outcomes] == list(range(250))
+        assert control.outcomes[0].action == "restored"
+        await control.hang_up()
+        it.restored(250)
+        await until(lambda: len(control.outcomes) == 251)
+
+
+async def test_outcomes_are_repeated_until_they_are_stored(
+    tmp_path: Path, certificates: tls.Certificates
+) -> None:
+    control = FakeControlPlane()
+    control.acknowledges = False
+    async with served(control, certificates) as server:
+        async with linked(tmp_path, server) as it:
+            it.restored(1)
+            await until(lambda: len(control.outcomes) == 1)
+        control.acknowledges = True
+        async with linked(tmp_path, server) as it:  # another agent, over the same files
+            await until(lambda: len(control.outcomes) == 2 and it.restores.untold(0) == ())
+            assert control.outcomes[0] == control.outcomes[1]
+            it.restored(2)
+            await until(lambda: len(control.outcomes) == 3)
+    assert control.outcomes[2].sequence > control.outcomes[1].sequence

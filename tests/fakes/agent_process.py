@@ -10,13 +10,16 @@ from pathlib import Path
 from agent import app, logs, settings
 from agent.equipment import Equipment
 from agent.jobs.runner import Runner
+from agent.link.uploads import Uploads
 from agent.node import here
 from agent.node.vitals import Pulse
 from agent.runtimes.commands import Host
 from tests.fakes.workshop import (
+    FakeAnalyst,
     FakeArchives,
     FakeCheckpointer,
     FakeFetcher,
+    FakeImporter,
     FakePusher,
     FakeShelf,
     FakeTrust,
@@ -42,6 +45,9 @@ def _equipment(given: settings.Settings, shop: Workshop) -> Equipment:
         shelf=FakeShelf(shop),
         pusher=FakePusher(shop),
         fetcher=FakeFetcher(shop),
+        analyst=FakeAnalyst(shop),
+        importer=FakeImporter(shop),
+        uploads=Uploads(),
         archives=FakeArchives({}),
         trust=FakeTrust(),
         node=node,

@@ -10,14 +10,17 @@ from pathlib import Path
 from agent import app, logs, settings
 from agent.equipment import Equipment
 from agent.jobs.runner import Runner
+from agent.link.uploads import Uploads
 from agent.node import here
 from agent.node.facts import FoundPod, PodContainer
 from agent.node.vitals import Pulse
 from agent.runtimes.commands import Host
 from tests.fakes.workshop import (
+    FakeAnalyst,
     FakeArchives,
     FakeCheckpointer,
     FakeFetcher,
+    FakeImporter,
     FakePusher,
     FakeShelf,
     FakeTrust,
@@ -36,6 +39,10 @@ class WithPods(here.Here):
         image = "docker.io/library/redis@sha256:" + "12" * 32
         container = PodContainer("app", "id-app", "running", "redis", image)
         return FoundPod("uid-1", pod_name, namespace, True, (("app", "app"),), (container,))
+
+    async def pods(self) -> tuple[FoundPod, ...]:
+        pod = await self.find_pod("default", "app")
+        return (pod,) if pod else ()
 
 
 class AnyArchive(FakeArchives):
@@ -60,6 +67,9 @@ def main() -> None:
         shelf=FakeShelf(shop),
         pusher=FakePusher(shop),
         fetcher=FakeFetcher(shop),
+        analyst=FakeAnalyst(shop),
+        importer=FakeImporter(shop),
+        uploads=Uploads(),
         archives=AnyArchive({}),
         trust=FakeTrust(),
         node=node,

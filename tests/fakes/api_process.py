@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -95,6 +96,22 @@ class ApiProcess:
             text = await response.text()
             assert response.status == status, f"{method} {path}: {response.status} {text}"
             return await response.json(content_type=None) if text else None
+
+    async def send(
+        self, method: str, path: str, body: Any = None, raw: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """One request as the administrator, whatever comes of it: status and body."""
+        assert self._client is not None
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        content = raw if raw is not None else json.dumps(body).encode()
+        async with self._client.request(method, path, data=content, headers=headers) as response:
+            return response.status, await response.read()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
 
     async def read(self, path: str, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
         """A GET as the administrator: status, headers, body."""

@@ -19,15 +19,25 @@ from aiohttp import web
 from controlplane.api import application
 from controlplane.api.metrics import Metrics
 from controlplane.api.services import Check, Services
+from controlplane.archives.shelf import ArchiveShelf, Limits
 from controlplane.checkpoints import grants
+from controlplane.checkpoints.analysis import Analyses
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import Outcomes
+from controlplane.checkpoints.placing import Placing
+from controlplane.checkpoints.reports import Reports
 from controlplane.checkpoints.service import CheckpointService
+from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters import tokens as join_tokens
 from controlplane.clusters.configs import ClusterConfigs, ClusterDraft
 from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.pods import ClusterPods
+from controlplane.clusters.reaching import ClusterApis
+from controlplane.clusters.reports import NodeReports
 from controlplane.clusters.statistics import Counting
 from controlplane.clusters.tokens import JoinTokens
+from controlplane.hook.servers import NoServers
+from controlplane.hook.service import Hooks
 from controlplane.identity import Role
 from controlplane.jobs import JobService
 from controlplane.live.hub import LiveHub
@@ -38,9 +48,12 @@ from controlplane.store.database import Store, open_store
 from controlplane.store.secrets import Sealer, open_sealer
 from controlplane.store.users import UserRow
 from controlplane.users.audit import AuditLog
+from controlplane.users.keys import ApiKeys
 from controlplane.users.opening import open_users
 from controlplane.users.passwords import _HASHER
 from controlplane.users.service import _stamp
+from controlplane.watcher.loops import NoLoops
+from controlplane.watcher.service import Watchers
 from tests.fakes.fleet import FakeFleet
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)  # no test waits longer for an answer
@@ -134,8 +147,9 @@ class Spawner:
 
 @asynccontextmanager
 async def running(folder: Path, **settings: Any) -> AsyncIterator[Server]:
-    """The API with four users, the cluster ``c1``, and the registry config ``r1``."""
-    given = replace(Settings(rate_limit_user=0, rate_limit_anonymous=0), **settings)
+    """The API with four users, the cluster ``c1``, and the registry config ``r1``; or with what is there."""
+    mine = Settings(data_dir=folder / "data", rate_limit_user=0, rate_limit_anonymous=0)
+    given = replace(mine, **settings)
     store = open_store(folder / "data")
     sealer = open_sealer(folder / "data", None)
     try:
@@ -161,34 +175,52 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Server]:
 async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner) -> Server:
     hub, fleet = LiveHub(), FakeFleet()
     signed = Grants(store, await grants.open_key(store, sealer), settings.grant_ttl_s)
-    outcomes = Outcomes(signed)
+    reports = Reports(sealer)
+    outcomes = Outcomes(signed, reports)
     outcomes.attach(fleet)
     jobs = JobService(store, outcomes, hub.publish, spawn)
     jobs.attach(fleet)
     fleet.jobs = jobs
     registries = RegistryConfigs(store, sealer)
     checkpoints = CheckpointService(store, sealer, signed, ClusterDirectory(store))
-    checkpoints.attach(jobs, fleet, registries, fleet)
+    limits = Limits(settings.upload_max_bytes, settings.upload_free_bytes)
+    shelf = ArchiveShelf(settings.data_dir / "uploads", limits)
+    shelf.open(())
+    uploads = Uploads(store, shelf, ClusterDirectory(store))
+    checkpoints.attach(jobs, fleet, registries, fleet, uploads)
     accounts = await open_users(store, sealer, settings)
     key = await join_tokens.open_key(store, sealer)
+    clusters, directory = ClusterConfigs(store, sealer), ClusterDirectory(store)
+    cluster_apis = ClusterApis(clusters)
+    pods = ClusterPods(store, directory, cluster_apis, fleet)
     services = Services(
         settings=settings,
         users=accounts,
         registries=registries,
-        clusters=ClusterConfigs(store, sealer),
+        clusters=clusters,
         statistics=Counting(store, fleet, _no_pods, time.monotonic),
         join_tokens=JoinTokens(store, key, settings.join_token_ttl_s, lambda: "-----BEGIN CA"),
         jobs=jobs,
         checkpoints=checkpoints,
+        uploads=uploads,
+        analyses=Analyses(store, reports, jobs),
         fleet=fleet,
         progress=hub,
         audit=AuditLog(store),
         metrics=Metrics(),
+        cluster_apis=cluster_apis,
+        pods=pods,
+        node_reports=NodeReports(store),
+        api_keys=ApiKeys(store, sealer),
+        watchers=Watchers(store, directory, NoLoops(cluster_apis)),
+        hooks=Hooks(store, directory, NoServers(cluster_apis)),
+        placing=Placing(store, jobs, fleet, directory),
         checks=_all_well,
         wall=time.time,
         rising=time.monotonic,
     )
-    await _fill(services, store)
+    if not accounts.everyone():
+        await _fill(services, store)
     server = Server("", services, store, fleet, hub, session=None)  # type: ignore[arg-type]  # set by running()
     for user in accounts.everyone():  # as a login does, without its work
         server.tokens[user.username] = accounts._tokens.issue(user.username, _stamp(user))[0]

@@ -34,9 +34,12 @@ class FakeControlPlane(AgentLinkServicer):
         self.keys: dict[tuple[str, str], bytes] = {}
         self.statuses: list[pb.NodeStatus] = []
         self.updates: list[pb.JobUpdate] = []
+        self.outcomes: list[pb.RestoreOutcome] = []
         self.pods: dict[str, pb.PodFound] = {}
         self.refused_archives: dict[str, pb.ArchiveRefused] = {}
         self.archives: dict[str, bytes] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.stuck_at: int | None = None  # where uploads stop coming
         self.acknowledged = 0  # of our frames, by the agent of this session
         self.up_to = 0  # of the agents' news
         self.acknowledges = True
@@ -127,8 +130,19 @@ class FakeControlPlane(AgentLinkServicer):
             self.archives[transfer] = received
         return pb.ArchiveReceipt(received_bytes=len(received))
 
-    async def FetchArchive(self, request: object, context: object) -> None:  # type: ignore[override]  # noqa: N802
-        raise NotImplementedError
+    async def FetchArchive(  # noqa: N802
+        self, request: pb.FetchArchiveRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ArchiveChunk]:
+        await self._check_token(context)
+        content = self.uploads.get(request.transfer_id)
+        if content is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such upload")
+            return
+        for at in range(request.offset, len(content), 1000):
+            if self.stuck_at is not None and at >= self.stuck_at:
+                await asyncio.Event().wait()
+            data = content[at : at + 1000]
+            yield pb.ArchiveChunk(transfer_id=request.transfer_id, offset=at, data=data)
 
     async def _next(self, listening: asyncio.Task[None]) -> pb.ControlFrame | None:
         """What to say next; None when the session is over."""
@@ -152,6 +166,8 @@ class FakeControlPlane(AgentLinkServicer):
                         del self._owed[sequence]
                 case "pod_found":
                     self.pods[frame.pod_found.request_id] = frame.pod_found
+                case "restore_outcomes":
+                    await self._take_outcomes(frame.restore_outcomes)
                 case "archive_refused":
                     refused = frame.archive_refused
                     self.refused_archives[refused.transfer_id] = refused
@@ -164,6 +180,12 @@ class FakeControlPlane(AgentLinkServicer):
                 self.up_to = update.sequence
         if self.acknowledges:
             await self._frames.put(pb.ControlFrame(ack=pb.Ack(up_to_sequence=self.up_to)))
+
+    async def _take_outcomes(self, news: pb.RestoreOutcomes) -> None:
+        self.outcomes += news.outcomes
+        if self.acknowledges:
+            stored = pb.Ack(up_to_sequence=news.outcomes[-1].sequence)
+            await self._frames.put(pb.ControlFrame(restores_stored=stored))
 
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         given = dict(context.invocation_metadata() or ()).get("authorization", "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.errors import NODE_NOT_FOUND, POD_NOT_FOUND, AgentUnavailable, NotFound
 from controlplane.jobs import JobService
+from controlplane.link.frames import PodAnswer, PodContainer
 from controlplane.store.records import (
     CheckpointResult,
     Job,
@@ -88,6 +89,17 @@ class FakeFleet:
         """The node."""
         return [FakeNode("c1", "node-1", self.connected)] if cluster in ("", "c1") else []
 
+    def sessions(self, cluster: str = "") -> Sequence[FakeNode]:
+        """The node, if it is there."""
+        return self.nodes(cluster) if self.connected else []
+
+    async def pods(self, cluster: str) -> list[tuple[str, PodAnswer]]:
+        """The one pod."""
+        image = f"app@{DIGEST}"
+        container = PodContainer("test-app", "container-67890", "running", "app:1", image)
+        pod = PodAnswer("", True, "", True, "pod-12345", "test-app", "default", (container,))
+        return [("node-1", pod)] if self.sessions(cluster) else []
+
     def require(self, cluster: str, node: str) -> None:
         """Raise unless the node is there."""
         if (cluster, node) != ("c1", "node-1"):
@@ -131,6 +143,16 @@ class FakeFleet:
             raise NotFound(f"There is no pod {namespace}/{pod_name}.", code=POD_NOT_FOUND)
         container = FoundContainer("test-app", "container-67890", "running", f"app@{DIGEST}")
         return FoundPod("node-1", "pod-12345", (container,))
+
+    def reachable(self, cluster: str = "") -> list[tuple[str, str]]:
+        """The node."""
+        return [("c1", "node-1")] if self.connected and cluster in ("", "c1") else []
+
+    async def open_image(
+        self, node: tuple[str, str], digest: str, offset: int, length: int
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
+        """An image that no cache has."""
+        raise NotFound(f"The image {digest} is not in the cache of {node[1]}.")
 
     async def open_archive(
         self, node: tuple[str, str], checkpoint_id: str, offset: int, length: int
@@ -207,4 +229,5 @@ def _result(job: Job) -> JobResult:
         PushResult(checkpoint_id=push.checkpoint_id, image=push.image, digest=DIGEST)
         for push in job.spec.pushes
     )
-    return JobResult(checkpoints=made, pushes=pushes)
+    report = f'{{"of":"{job.id}","truncated":false}}' if job.spec.analyze else ""
+    return JobResult(checkpoints=made, pushes=pushes, report_json=report)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from agent.formats.jobs import (
     ENDED,
+    AnalyzeSpec,
     CheckpointId,
     CheckpointSpec,
     ContainerTarget,
     FetchSpec,
+    ImportSpec,
     Job,
     JobId,
     JobKind,
@@ -27,7 +29,15 @@ from agent.jobs.ledger import Ledger
 from agent.jobs.outbox import Outbox
 from agent.jobs.runner import Runner
 from agent.jobs.steps import Steps
-from tests.fakes.workshop import FakeCheckpointer, FakeFetcher, FakePusher, FakeShelf, Workshop
+from tests.fakes.workshop import (
+    FakeAnalyst,
+    FakeCheckpointer,
+    FakeFetcher,
+    FakeImporter,
+    FakePusher,
+    FakeShelf,
+    Workshop,
+)
 
 REGISTRY = RegistryAccess("registry.test:5000", "robot", "s3cret-password")
 
@@ -48,11 +58,15 @@ def a_job(
         epoch=epoch,
         kind=kind,
         checkpoint=spec if kind in {JobKind.CHECKPOINT, JobKind.CHECKPOINT_AND_PUSH} else None,
-        pushes=(push,) if kind in {JobKind.PUSH, JobKind.CHECKPOINT_AND_PUSH} else (),
-        checkpoint_ids=(target,) if kind is JobKind.DELETE else (),
+        pushes=(push,)
+        if kind in {JobKind.PUSH, JobKind.CHECKPOINT_AND_PUSH, JobKind.IMPORT}
+        else (),
+        checkpoint_ids=(target,) if kind in {JobKind.DELETE, JobKind.IMPORT} else (),
         fetches=(FetchSpec("registry.test/snap@sha256:" + "2" * 64),)
         if kind in {JobKind.FETCH, JobKind.PREFETCH}
         else (),
+        analyze=AnalyzeSpec(target, "summary") if kind is JobKind.ANALYZE else None,
+        import_=ImportSpec(target, job_id, 1000, "pod-1") if kind is JobKind.IMPORT else None,
     )
 
 
@@ -92,8 +106,16 @@ async def an_agent(folder: Path, dumps: int = 2) -> AsyncIterator[Agent]:
     shop = Workshop(folder)
     journal = Journal(folder / "jobs")
     outbox = Outbox(journal)
-    steps = Steps(FakeCheckpointer(shop), FakeShelf(shop), FakePusher(shop), FakeFetcher(shop))
-    turns = lanes.Lanes({lanes.Lane.DUMP: dumps, lanes.Lane.TRANSFER: 2, lanes.Lane.LIGHT: 4})
+    steps = Steps(
+        FakeCheckpointer(shop),
+        FakeShelf(shop),
+        FakePusher(shop),
+        FakeFetcher(shop),
+        FakeAnalyst(shop),
+        FakeImporter(shop),
+    )
+    sizes = {lanes.Lane.TRANSFER: 2, lanes.Lane.ANALYSIS: 1, lanes.Lane.LIGHT: 4}
+    turns = lanes.Lanes({lanes.Lane.DUMP: dumps, **sizes})
     runner = Runner(Ledger(journal), steps, outbox, turns)
     await runner.open()
     running = asyncio.create_task(runner.run(), name="jobs")

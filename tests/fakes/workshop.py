@@ -13,10 +13,12 @@ from pathlib import Path
 
 from agent import errors
 from agent.formats.jobs import (
+    AnalyzeSpec,
     CheckpointId,
     CheckpointResult,
     CheckpointSpec,
     FetchSpec,
+    ImportSpec,
     JobId,
     Progress,
     PushResult,
@@ -171,6 +173,32 @@ class FakeFetcher:
 
 
 @dataclass(frozen=True)
+class FakeAnalyst:
+    """Analyses are notes."""
+
+    shop: Workshop
+
+    async def analyze(self, spec: AnalyzeSpec, report: Report) -> str:
+        await self.shop.passed("analyze")
+        report(Progress(50.0, "Analyzing"))
+        self.shop.note(f"analyze done {spec.checkpoint_id}")
+        return f'{{"of":"{spec.checkpoint_id}"}}'
+
+
+@dataclass(frozen=True)
+class FakeImporter:
+    """Archives become folders."""
+
+    shop: Workshop
+
+    async def take(self, spec: ImportSpec, report: Report) -> None:
+        await self.shop.passed("import")
+        report(Progress(50.0, "Taking the archive in"))
+        (self.shop.folder / spec.checkpoint_id).mkdir(exist_ok=True)
+        self.shop.note(f"import done {spec.checkpoint_id}")
+
+
+@dataclass(frozen=True)
 class FakeArchive:
     """Bytes in memory as an archive."""
 
@@ -197,6 +225,12 @@ class FakeArchives:
         if checkpoint_id not in self.contents:
             raise errors.NotFound(f"Checkpoint {checkpoint_id} is not on this node.")
         yield FakeArchive(self.contents[checkpoint_id])
+
+    @contextlib.asynccontextmanager
+    async def open_image(self, image_digest: str) -> AsyncIterator[FakeArchive]:
+        if image_digest not in self.contents:
+            raise errors.NotFound(f"The image {image_digest} is not in this node's cache.")
+        yield FakeArchive(self.contents[image_digest])
 
 
 class FakeTrust:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.formats.jobs import JobKind, JobState
+from agent.formats.jobs import JobId, JobKind, JobState
 from tests.fakes.jobs import a_job, an_agent, until
 
 
@@ -30,6 +30,7 @@ async def test_checkpoint_and_push_gives_both_results(tmp_path: Path) -> None:
         (JobKind.PUSH, "push done registry.test:5000/snap/redis:v1"),
         (JobKind.PREFETCH, "fetch done registry.test/snap@sha256:" + "2" * 64),
         (JobKind.DELETE, "deleted CP1"),
+        (JobKind.ANALYZE, "analyze done CP1"),
     ],
 )
 async def test_each_kind_does_its_work(tmp_path: Path, kind: JobKind, effect: str) -> None:
@@ -121,7 +122,7 @@ async def test_a_failed_push_still_gives_its_checkpoint(tmp_path: Path) -> None:
     assert [one.checkpoint_id for one in update.result.checkpoints] == ["CP1"]
 
 
-@pytest.mark.parametrize("kind", [JobKind.ANALYZE, JobKind.PREPARE, JobKind.IMPORT])
+@pytest.mark.parametrize("kind", [JobKind.PREPARE, JobKind.RESTORE])
 async def test_what_this_version_cannot_do_is_refused(tmp_path: Path, kind: JobKind) -> None:
     async with an_agent(tmp_path) as agent:
         await agent.runner.start(a_job(kind))
@@ -130,6 +131,51 @@ async def test_what_this_version_cannot_do_is_refused(tmp_path: Path, kind: JobK
     assert update.error is not None
     assert f"can't do {kind} jobs; it can do checkpoint, push" in update.error.message
     assert update.error.code == "VALIDATION_ERROR"
+
+
+async def test_an_uploaded_archive_leaves_the_node_after_its_push(tmp_path: Path) -> None:
+    async with an_agent(tmp_path) as agent:
+        await agent.runner.start(a_job(JobKind.IMPORT))
+        update = await agent.result()
+        notes = agent.shop.notes()
+    assert update.state is JobState.COMPLETED
+    assert update.result is not None
+    assert [one.checkpoint_id for one in update.result.pushes] == ["CP1"]
+    done = [note for note in notes if " done " in note or note.startswith("deleted")]
+    assert done[0] == "import done CP1"
+    assert done[-2:] == ["push done registry.test:5000/snap/redis:v1", "deleted CP1"]
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_an_uploaded_archive_leaves_the_node_when_its_push_does_not_work(
+    tmp_path: Path, how: str
+) -> None:
+    async with an_agent(tmp_path) as agent:
+        if how == "fails":
+            agent.shop.fail("push")
+        else:
+            agent.shop.hold("push")
+        await agent.runner.start(a_job(JobKind.IMPORT))
+        if how == "cancelled":
+            await until(lambda: "push begun" in agent.shop.notes())
+            await agent.runner.cancel(JobId("J1"), 1)
+        update = await agent.result()
+        notes = agent.shop.notes()
+    assert update.state in (JobState.FAILED, JobState.CANCELLED)
+    assert notes[-1] == "deleted CP1"
+
+
+async def test_a_report_is_given_and_then_dropped_from_the_node(tmp_path: Path) -> None:
+    async with an_agent(tmp_path) as agent:
+        await agent.runner.start(a_job(JobKind.ANALYZE))
+        update = await agent.result()
+        assert update.result is not None
+        assert update.result.report_json == '{"of":"CP1"}'
+        assert "report" not in repr(update)
+        written = (agent.journal_dir / "J1.json").read_text()
+        assert "CP1" in written
+        await agent.runner._ledger.delivered("J1")
+        assert '\\"of\\"' not in (agent.journal_dir / "J1.json").read_text()
 
 
 async def test_a_job_that_cannot_be_written_down_fails_instead_of_being_lost(

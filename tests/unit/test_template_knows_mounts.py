@@ -53,3 +53,9 @@ def test_namespaces_and_security() -> None:
 
 def test_an_empty_configuration_asks_for_nothing() -> None:
     assert template.from_spec({}) == template.Template()
+
+
+def test_what_is_told_to_others_holds_no_values() -> None:
+    spec = {"process": {"args": ["app", "--password=s3cret"], "env": ["TOKEN=s3cret", "HOME=/"]}}
+    told = template.without_secrets(template.from_spec(spec))
+    assert (told.env, told.args) == (("HOME", "TOKEN"), ())

@@ -15,6 +15,7 @@ from tests.fakes import api_server
 from tests.fakes.api_server import PASSWORD, Server
 
 OPEN, VIEWER, OPERATOR, ADMINISTRATOR = "open", "viewer", "operator", "administrator"
+AGENT = "agent"  # a join token of the cluster, and no user
 
 # method and path -> the least that may call it
 NEEDS = {
@@ -55,8 +56,14 @@ NEEDS = {
     "GET /checkpoint/download/{pod_name}": OPERATOR,
     "HEAD /checkpoint/download/{pod_name}": OPERATOR,
     "DELETE /checkpoint/{id}": OPERATOR,
+    "POST /checkpoint/upload/{pod_name}": OPERATOR,
     "POST /checkpoint/{id}/pin": OPERATOR,
     "POST /checkpoint/{id}/share": ADMINISTRATOR,
+    "POST /checkpoint/insights": VIEWER,
+    "POST /checkpoint/checkpointctl": OPERATOR,
+    "GET /checkpoint/checkpointctl/information": OPERATOR,
+    "POST /checkpoint/analyze/volatility": OPERATOR,
+    "GET /checkpoint/analyze/volatility/results": OPERATOR,
     "GET /jobs": VIEWER,
     "GET /jobs/{id}": VIEWER,
     "POST /jobs/{id}/cancel": OPERATOR,
@@ -71,6 +78,59 @@ NEEDS = {
     "POST /cluster/verify_checkpointing": VIEWER,
     "POST /registry/login": OPERATOR,
     "POST /registry/create_and_push_checkpoint_container": OPERATOR,
+    "GET /config/clusterCache/list": VIEWER,
+    "GET /config/clusterCache/get/{cluster}": VIEWER,
+    "POST /config/clusterCache/create": ADMINISTRATOR,
+    "PUT /config/clusterCache/update": ADMINISTRATOR,
+    "DELETE /config/clusterCache/delete": ADMINISTRATOR,
+    "GET /config/secret/list": OPERATOR,
+    "POST /config/secret/create": ADMINISTRATOR,
+    "PUT /config/secret/update": ADMINISTRATOR,
+    "DELETE /config/secret/delete": ADMINISTRATOR,
+    "GET /config/cluster/node": VIEWER,
+    "PUT /config/cluster/nodes/edit": VIEWER,
+    "POST /config/cluster/nodes/upload-ssh-key": VIEWER,
+    "GET /config/cluster/nodes/list-ssh-keys": VIEWER,
+    "GET /config/playbooks/list": VIEWER,
+    "PUT /config/playbooks/update": VIEWER,
+    "POST /cluster/status/report": AGENT,
+    "POST /cluster/nodes/{node}/prepare": ADMINISTRATOR,
+    "POST /cluster/{cluster}/nodes/{node}/prepare": ADMINISTRATOR,
+    "POST /cluster/{cluster}/nodes/{node}/reset-identity": ADMINISTRATOR,
+    "POST /kubectl/login": VIEWER,
+    "GET /pod/list": VIEWER,
+    "POST /pod/webhook": VIEWER,
+    "POST /pod/migrate": OPERATOR,
+    "POST /imagetag/generate": VIEWER,
+    "POST /imagetag/parse": VIEWER,
+    "GET /imagetag/component/{component}": VIEWER,
+    "POST /automation/trigger": OPERATOR,
+    "POST /checkpoint/{id}/prefetch": OPERATOR,
+    "POST /checkpoint/{id}/restore": OPERATOR,
+    "POST /operator/start": OPERATOR,
+    "POST /operator/stop": OPERATOR,
+    "GET /operator/status": VIEWER,
+    "POST /operator/snapwatcher": OPERATOR,
+    "GET /operator/snapwatcher/{watcher_name}": VIEWER,
+    "GET /operator/snapwatcher/{watcher_name}/status": VIEWER,
+    "GET /operator/snapwatcher/{watcher_name}/decisions": VIEWER,
+    "PUT /operator/snapwatcher/{watcher_name}": OPERATOR,
+    "POST /operator/snapwatcher/{watcher_name}/start": OPERATOR,
+    "POST /operator/snapwatcher/{watcher_name}/stop": OPERATOR,
+    "DELETE /operator/snapwatcher/{watcher_name}": OPERATOR,
+    "GET /operator/snapwatchers/{cluster}": VIEWER,
+    "GET /operator/watchers/status": VIEWER,
+    "POST /snaphook": OPERATOR,
+    "GET /snaphook/list": VIEWER,
+    "GET /snaphooks": VIEWER,
+    "GET /snaphook-configs": VIEWER,
+    "GET /snaphook/{name}": VIEWER,
+    "GET /snaphook/{name}/status": VIEWER,
+    "GET /snaphook/{name}/test-connectivity": VIEWER,
+    "POST /snaphook/{name}/start": OPERATOR,
+    "POST /snaphook/{name}/stop": OPERATOR,
+    "POST /snaphook/{name}/renew-certificates": OPERATOR,
+    "DELETE /snaphook/{name}": OPERATOR,
     "GET /audit": ADMINISTRATOR,
 }
 RANK = {VIEWER: 0, OPERATOR: 1, ADMINISTRATOR: 2}
@@ -116,6 +176,10 @@ async def test_strangers_are_refused(served: Server, route: str) -> None:
         if NEEDS[route] == OPEN:
             assert answer[0] != 403, stranger
             assert answer[0] != 401 or route == "POST /config/user/login", stranger
+        elif NEEDS[route] == AGENT and stranger == "agent token":
+            assert answer == (400, "VALIDATION_ERROR"), (
+                stranger
+            )  # let in, to be told what is missing
         else:
             assert answer == (401, "AUTHENTICATION_FAILED"), stranger
 
@@ -126,6 +190,9 @@ async def test_strangers_are_refused(served: Server, route: str) -> None:
 async def test_roles_reach_as_far_as_they_should(served: Server, route: str, caller: str) -> None:
     status, code = await _called(served, route, caller)
     needed = NEEDS[route]
+    if needed == AGENT:
+        assert (status, code) == (401, "AUTHENTICATION_FAILED")
+        return
     if needed == OPEN or RANK[CALLERS[caller]] >= RANK[needed]:
         assert status not in (401, 403), code
     else:

@@ -104,4 +104,4 @@ async def test_a_socket_ends_with_its_session(
 
 async def test_a_plain_request_is_told_what_this_is(server: Server) -> None:
     answer = await server.call("GET", "/ws/progress")
-    assert (answer.status, answer.json["code"]) == (400, "VALIDATION_ERROR")
+    assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")

@@ -116,8 +116,8 @@ BAD_BODIES = {
     b'{"name": "a", "tags": ["b", ""]}': "Field `tags[1]` must be 1-63 of a-z",
     b'{"name": "a", "tags": {"b": 1}}': "Field `tags` must be a list, not an object.",
     b'{"name": "a", "inner": {"k": 1}}': "Field `inner",
-    b'{"name": "a", "other": {"k": ["\\u0000"]}}': "Field `other.k[]` must not contain a NUL",
-    b'{"name": "a", "\\u0000": 1}': "must not contain a NUL",
+    b'{"name": "a", "inner": {"k": "\\u0000"}}': "Field `inner.k` must not contain a NUL",
+    b'{"name": "a", "inner": {"\\u0000": "x"}}': "Field `inner.<name>` must not contain a NUL",
     b'{"name": "\\ud800"}': "The body is not valid JSON",
     b"[" * 100_000: "The body is nested deeper than 32 levels.",
     b'{"a":' * 5_000 + b"1" + b"}" * 5_000: "The body is nested deeper than 32 levels.",
@@ -146,6 +146,7 @@ BAD_QUERIES = {
     ("flag", "perhaps"): "Field `flag` must be true or false, not a string.",
     ("name", "a\x00"): "Field `name` must not contain a NUL character.",
     ("name", "a\n"): "Field `name` must be 1-63",
+    ("seconds", "null"): "Field `seconds` must be a number, not a string.",
     ("mode", "medium"): "Field `mode` must be one of: fast, slow.",
     ("kind", "medium"): "Field `kind` must be one of: fast, slow.",
 }

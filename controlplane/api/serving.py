@@ -1,0 +1,92 @@
+"""How the API's server treats connections: what is no HTTP is answered in our form, who is slow is cut.
+
+aiohttp answers what its parser refuses before any application sees it, as plain text and with a traceback in the
+log. Here that is one line in the log and the same error body that every endpoint has.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Final
+
+from aiohttp import http_exceptions, web
+
+from controlplane.api import problems
+from controlplane.api.edge import SECURITY
+from controlplane.api.problems import HttpError
+
+HEAD_S: Final = 30.0  # for a request's first line and headers, and between two requests
+LINE_BYTES: Final = 8190
+_log = logging.getLogger("controlplane.api")
+
+
+class Connection(web.RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - may repeat what was sent
+    ) -> web.StreamResponse:
+        """Answer what could not be read as a request; the connection is closed afterwards."""
+        request_id = secrets.token_hex(8)
+        fault = status >= 500
+        _log.log(
+            logging.ERROR if fault else logging.INFO,
+            "unreadable request %d address=%s request=%s (%s)",
+            status,
+            request.remote,
+            request_id,
+            type(exc).__name__,
+            exc_info=exc if fault else None,
+        )
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun already; no other one can follow")
+        answer = problems.answer(problems.unexpected(request_id) if fault else _refusal(exc))
+        answer.headers.update(SECURITY | {"Server": "snap", "X-Request-Id": request_id})
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    """Makes a ``Connection`` for every client."""
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs the API's application.
+
+    Args:
+        shutdown_timeout_s: for requests that are being answered at the end.
+    """
+
+    def __init__(self, app: web.Application, shutdown_timeout_s: float) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout_s)
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            access_log=None,
+            keepalive_timeout=HEAD_S,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+        )
+
+
+def _refusal(error: BaseException | None) -> HttpError:
+    if isinstance(error, http_exceptions.LineTooLong):
+        sentence = f"The address or a header is longer than {LINE_BYTES} bytes."
+    elif isinstance(error, http_exceptions.BadHttpMethod):
+        sentence = "This is no HTTP request: it does not begin with a method."
+    else:
+        sentence = "The request is no valid HTTP/1.1; its first line or a header can't be read."
+    return HttpError(sentence, "VALIDATION_ERROR")

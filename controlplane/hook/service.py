@@ -1,0 +1,202 @@
+"""Hooks as use cases: make, start, stop, remove; they come back after a restart as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from sqlite_utils import Database
+
+from controlplane.errors import HOOK_NOT_FOUND, Conflict, Denied, NotFound, SnapError
+from controlplane.hook.servers import Servers
+from controlplane.identity import Actor
+from controlplane.store import audit
+from controlplane.store import hooks as rows
+from controlplane.store.audit import AuditEntry
+from controlplane.store.database import Store
+from controlplane.store.hooks import HookRow
+
+RESERVED: Final = frozenset({"list"})  # literal segment of /snaphook/…
+RETRY_S: Final = 60.0  # between tries to start what should run and does not
+_STARTING: Final = "It is being started."
+_log = logging.getLogger(__name__)
+
+
+class Directory(Protocol):
+    """Which cluster is meant (``clusters.directory``)."""
+
+    async def resolve(self, name: str = "", kube_api_address: str = "") -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A hook as it is; ``error`` says why one that should run does not."""
+
+    row: HookRow
+    is_running: bool
+    error: str
+
+
+class Hooks:
+    """The hooks. Keep ``run`` running: it starts those that should run, again and again."""
+
+    def __init__(self, store: Store, directory: Directory, servers: Servers) -> None:
+        self._store = store
+        self._directory = directory
+        self._servers = servers
+        self._errors: dict[str, str] = {}
+        self._turn = asyncio.Lock()  # of starting and stopping, so that they don't cross
+
+    async def run(self) -> None:
+        """Start what should run and does not, once a minute, until cancelled."""
+        while True:
+            for row in await self._store.read(rows.everything):
+                if row.wanted and not self._servers.is_running(row.name):
+                    await self._try(row)
+            await asyncio.sleep(RETRY_S)
+
+    async def everything(self) -> list[Hook]:
+        """All hooks, by name."""
+        return [self._seen(row) for row in await self._store.read(rows.everything)]
+
+    async def get(self, name: str) -> Hook:
+        """The hook ``name``.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+        """
+        return self._seen(await self._store.read(lambda db: _found(db, name)))
+
+    async def create(self, row: HookRow, actor: Actor) -> Hook:
+        """Make a hook; it is not started.
+
+        Args:
+            row: its cluster may be empty for the only one.
+
+        Raises:
+            Conflict: the name is taken or reserved.
+            NotFound: there is no such cluster.
+            Denied: the actor's namespaces are limited; a hook sees them all.
+        """
+        if row.name in RESERVED:
+            raise Conflict(f"{row.name} is a reserved name; choose another one.")
+        _require(actor)
+        cluster = await self._directory.resolve(row.cluster)
+        new = replace(row, cluster=cluster, owner=actor.username, wanted=False)
+
+        def insert(db: Database) -> HookRow:
+            if rows.get(db, new.name) is not None:
+                raise Conflict(f"SnapHook with name '{new.name}' already exists")
+            audit.write(db, AuditEntry(actor.username, "hook created", f"hook/{new.name}"))
+            return rows.put(db, new)
+
+        return self._seen(await self._store.write(insert))
+
+    async def start(self, name: str, actor: Actor) -> Hook:
+        """Start a hook; it is tried again later if that fails.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+            Conflict: it runs already.
+            Failed: CLUSTER_CONNECTION_FAILED.
+        """
+        if self._servers.is_running(name):
+            raise Conflict(f"SnapHook '{name}' is already running")
+        row = await self._want(name, actor, wanted=True)
+        failure = await self._try(row)
+        if failure is not None:
+            raise failure
+        return self._seen(row)
+
+    async def stop(self, name: str, actor: Actor) -> Hook:
+        """Stop a hook, for good.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+            Conflict: it is stopped already.
+        """
+        if not (await self.get(name)).row.wanted:
+            raise Conflict(f"SnapHook '{name}' is not running")
+        row = await self._want(name, actor, wanted=False)
+        async with self._turn:
+            await self._servers.stop(name)
+        self._errors.pop(name, None)
+        return self._seen(row)
+
+    async def renew(self, name: str, actor: Actor) -> Hook:
+        """Give a running hook a new certificate.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+            Conflict: it does not run, so it has none.
+        """
+        _require(actor)
+        hook = await self.get(name)
+        if not hook.is_running:
+            raise Conflict(f"SnapHook '{name}' is not running, it has no certificate; start it.")
+        await self._servers.renew(hook.row)
+        return await self.get(name)
+
+    async def delete(self, name: str, actor: Actor) -> None:
+        """Stop a hook and forget it.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+        """
+        _require(actor)
+
+        def remove(db: Database) -> None:
+            _found(db, name)
+            rows.delete(db, name)
+            audit.write(db, AuditEntry(actor.username, "hook deleted", f"hook/{name}"))
+
+        await self._store.write(remove)
+        async with self._turn:
+            await self._servers.stop(name)
+        self._errors.pop(name, None)
+
+    async def _want(self, name: str, actor: Actor, *, wanted: bool) -> HookRow:
+        _require(actor)
+
+        def change(db: Database) -> HookRow:
+            deed = "hook started" if wanted else "hook stopped"
+            kept = rows.put(db, replace(_found(db, name), wanted=wanted))
+            audit.write(db, AuditEntry(actor.username, deed, f"hook/{name}"))
+            return kept
+
+        return await self._store.write(change)
+
+    async def _try(self, row: HookRow) -> SnapError | None:
+        """Start the hook; what went wrong, kept for its status."""
+        async with self._turn:
+            if self._servers.is_running(row.name):
+                return None
+            try:
+                await self._servers.start(row)
+            except SnapError as failure:
+                if self._errors.get(row.name) != failure.message:
+                    _log.warning("hook %s does not run: %s", row.name, failure.message)
+                self._errors[row.name] = failure.message
+                return failure
+        self._errors.pop(row.name, None)
+        return None
+
+    def _seen(self, row: HookRow) -> Hook:
+        running = self._servers.is_running(row.name)
+        failed = row.wanted and not running
+        return Hook(row, running, self._errors.get(row.name, _STARTING) if failed else "")
+
+
+def _require(actor: Actor) -> None:
+    """Raise Denied for whom only some namespaces are open: admission reviews come from all."""
+    if actor.namespaces and not actor.is_administrator:
+        raise Denied(f"User {actor.username} may not act in all namespaces of a cluster.")
+
+
+def _found(db: Database, name: str) -> HookRow:
+    row = rows.get(db, name)
+    if row is None:
+        raise NotFound(f"SnapHook '{name}' not found", code=HOOK_NOT_FOUND)
+    return row

@@ -1,0 +1,43 @@
+"""How often tables changed: whoever keeps an answer made of them knows by it whether it still holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlite_utils import Database
+
+WATCHED: Final = ("checkpoints", "images")
+_FUNCTION: Final = "snap_changed"
+
+
+class Revisions:
+    """Counts the commits that changed each watched table.
+
+    The writer's connection tells of every row by triggers that only it has; they are no part of the
+    schema. A commit is counted before its caller hears that it is done, so nobody who was told of
+    a change is given an answer from before it.
+    """
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(WATCHED, 0)
+        self._pending: set[str] = set()
+
+    def of(self, *tables: str) -> int:
+        """A number that is another one after any of ``tables`` changed."""
+        return sum(self._counts[table] for table in tables)
+
+    def watch(self, database: Database) -> None:
+        """Hear of the changes that are made through ``database``, the one connection that writes."""
+        database.conn.create_function(_FUNCTION, 1, self._pending.add)
+        for table in WATCHED:
+            for event in ("INSERT", "UPDATE", "DELETE"):
+                database.execute(
+                    f"CREATE TEMP TRIGGER {_FUNCTION}_{table}_{event} AFTER {event} ON main.{table} "
+                    f"BEGIN SELECT {_FUNCTION}('{table}'); END"
+                )
+
+    def committed(self) -> None:
+        """What was changed since the last call is on disk now (or was undone: harmless)."""
+        for table in self._pending:
+            self._counts[table] += 1
+        self._pending.clear()

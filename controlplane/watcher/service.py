@@ -1,0 +1,299 @@
+"""Watchers as use cases: make, change, start, stop, remove; they come back after a restart as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from sqlite_utils import Database
+
+from controlplane.errors import WATCHER_NOT_FOUND, Conflict, Denied, NotFound, Refused, SnapError
+from controlplane.identity import Actor
+from controlplane.store import audit, clock
+from controlplane.store import watchers as rows
+from controlplane.store.audit import AuditEntry
+from controlplane.store.database import Store
+from controlplane.store.watchers import Decision, WatcherRow
+from controlplane.watcher.loops import Loops
+
+RETRY_S: Final = 60.0  # between tries to start what should run and does not
+_STARTING: Final = "It is being started."
+_log = logging.getLogger(__name__)
+
+
+class Directory(Protocol):
+    """Which cluster is meant (``clusters.directory``)."""
+
+    async def resolve(self, name: str = "", kube_api_address: str = "") -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherDraft:
+    """What a watcher is set to, or what it becomes; None keeps what is there.
+
+    Attributes:
+        cluster: empty for the only one.
+    """
+
+    name: str
+    cluster: str | None = None
+    scope: str | None = None
+    namespace: str | None = None
+    trigger: str | None = None
+    auto_delete_pod: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """A watcher as it is: ``status`` is running, stopped or error (``error`` says why)."""
+
+    row: WatcherRow
+    status: str
+    is_alive: bool
+    error: str
+
+
+class Watchers:
+    """The watchers. Keep ``run`` running: it starts those that should run, again and again."""
+
+    def __init__(self, store: Store, directory: Directory, loops: Loops) -> None:
+        self._store = store
+        self._directory = directory
+        self._loops = loops
+        self._errors: dict[str, str] = {}
+        self._turn = asyncio.Lock()  # of starting and stopping, so that they don't cross
+
+    async def run(self) -> None:
+        """Start what should run and does not, once a minute, until cancelled."""
+        while True:
+            for row in await self._store.read(rows.everything):
+                if row.wanted and not self._loops.is_alive(row.name):
+                    await self._try(row)
+            await asyncio.sleep(RETRY_S)
+
+    async def everything(self, cluster: str = "") -> list[Watcher]:
+        """The watchers of a cluster or of all, by name."""
+        return [self._seen(row) for row in await self._store.read(_of(cluster))]
+
+    async def get(self, name: str) -> Watcher:
+        """The watcher ``name``.
+
+        Raises:
+            NotFound: WATCHER_NOT_FOUND.
+        """
+        return self._seen(await self._store.read(lambda db: _found(db, name)))
+
+    async def create(self, draft: WatcherDraft, actor: Actor) -> Watcher:
+        """Make a watcher and start it; that it could not be started is told by its status.
+
+        Raises:
+            Conflict: the name is taken.
+            NotFound: there is no such cluster.
+            Refused, Denied: it is to watch what it can't, or what is not the actor's.
+        """
+        cluster = await self._directory.resolve(draft.cluster or "")
+        row = _drawn(WatcherRow(draft.name, cluster, owner=actor.username), draft)
+        row = replace(row, wanted=True, started_at=clock.now())
+        _require(actor, row)
+
+        def insert(db: Database) -> WatcherRow:
+            if rows.get(db, row.name) is not None:
+                raise Conflict(f"SnapWatcher with name '{row.name}' already exists")
+            audit.write(db, AuditEntry(actor.username, "watcher created", f"watcher/{row.name}"))
+            return rows.put(db, row)
+
+        kept = await self._store.write(insert)
+        await self._try(kept)
+        return self._seen(kept)
+
+    async def update(self, draft: WatcherDraft, actor: Actor) -> Watcher:
+        """Change a watcher; one that runs goes on with the change.
+
+        Raises:
+            SnapError: as ``create``, and WATCHER_NOT_FOUND.
+        """
+        cluster = await self._directory.resolve(draft.cluster) if draft.cluster else None
+
+        def change(db: Database) -> WatcherRow:
+            old = _found(db, draft.name)
+            _require(actor, old)
+            new = _drawn(replace(old, cluster=cluster or old.cluster), draft)
+            _require(actor, new)
+            audit.write(db, AuditEntry(actor.username, "watcher changed", f"watcher/{new.name}"))
+            return rows.put(db, new)
+
+        kept = await self._store.write(change)
+        if kept.wanted:
+            await self._loops.stop(kept.name)
+            await self._try(kept)
+        return self._seen(kept)
+
+    async def start(self, name: str, actor: Actor) -> Watcher:
+        """Start a watcher; it is tried again later if that fails.
+
+        Raises:
+            NotFound: WATCHER_NOT_FOUND.
+            Conflict: it runs already.
+            Failed: CLUSTER_CONNECTION_FAILED.
+        """
+        if self._loops.is_alive(name):
+            raise Conflict(f"SnapWatcher '{name}' is already running")
+        row = await self._want(name, actor, wanted=True)
+        failure = await self._try(row)
+        if failure is not None:
+            raise failure
+        return self._seen(row)
+
+    async def stop(self, name: str, actor: Actor) -> Watcher:
+        """Stop a watcher, for good.
+
+        Raises:
+            NotFound: WATCHER_NOT_FOUND.
+            Conflict: it is stopped already.
+        """
+        before = await self.get(name)
+        if before.status == "stopped":
+            raise Conflict(f"SnapWatcher '{name}' is not running")
+        row = await self._want(name, actor, wanted=False)
+        async with self._turn:
+            await self._loops.stop(name)
+        self._errors.pop(name, None)
+        return self._seen(row)
+
+    async def delete(self, name: str, actor: Actor) -> None:
+        """Stop a watcher and forget it and its decisions.
+
+        Raises:
+            NotFound: WATCHER_NOT_FOUND.
+        """
+
+        def remove(db: Database) -> None:
+            _require(actor, _found(db, name))
+            rows.delete(db, name)
+            audit.write(db, AuditEntry(actor.username, "watcher deleted", f"watcher/{name}"))
+
+        await self._store.write(remove)
+        async with self._turn:
+            await self._loops.stop(name)
+        self._errors.pop(name, None)
+
+    async def start_default(self, draft: WatcherDraft, actor: Actor) -> Watcher:
+        """Start the cluster's default watcher, set as ``draft`` says; its name does not count.
+
+        Raises:
+            SnapError: as ``start``.
+        """
+        cluster = await self._directory.resolve(draft.cluster or "")
+        kept = await self._store.read(lambda db: rows.default_of(db, cluster))
+        if kept is not None and self._loops.is_alive(kept.name):
+            raise Conflict(f"The operator of cluster {cluster} is already running")
+        old = kept or WatcherRow(
+            _default_name(cluster), cluster, is_default=True, owner=actor.username
+        )
+        new = _drawn(old, replace(draft, name=old.name))
+        _require(actor, new)
+        await self._store.write(lambda db: rows.put(db, new))
+        return await self.start(new.name, actor)
+
+    async def stop_default(self, cluster: str, actor: Actor) -> list[Watcher]:
+        """Stop the default watcher of a cluster (empty: of all); those that were stopped."""
+        name = await self._directory.resolve(cluster) if cluster else ""
+        wanted = [w for w in await self._store.read(_of(name)) if w.is_default and w.wanted]
+        return [await self.stop(row.name, actor) for row in wanted]
+
+    async def decisions(self, name: str, limit: int, before: int | None) -> list[Decision]:
+        """What a watcher decided, newest first.
+
+        Raises:
+            NotFound: WATCHER_NOT_FOUND.
+        """
+
+        def read(db: Database) -> list[Decision]:
+            _found(db, name)
+            return rows.decisions(db, name, limit, before)
+
+        return await self._store.read(read)
+
+    async def _want(self, name: str, actor: Actor, *, wanted: bool) -> WatcherRow:
+        def change(db: Database) -> WatcherRow:
+            old = _found(db, name)
+            _require(actor, old)
+            deed = "watcher started" if wanted else "watcher stopped"
+            audit.write(db, AuditEntry(actor.username, deed, f"watcher/{name}"))
+            started = clock.now() if wanted else old.started_at
+            return rows.put(db, replace(old, wanted=wanted, started_at=started))
+
+        return await self._store.write(change)
+
+    async def _try(self, row: WatcherRow) -> SnapError | None:
+        """Start the loop; what went wrong, kept for the watcher's status."""
+        async with self._turn:
+            if self._loops.is_alive(row.name):
+                return None
+            try:
+                await self._loops.start(row)
+            except SnapError as failure:
+                if self._errors.get(row.name) != failure.message:
+                    _log.warning("watcher %s does not run: %s", row.name, failure.message)
+                self._errors[row.name] = failure.message
+                return failure
+        self._errors.pop(row.name, None)
+        return None
+
+    def _seen(self, row: WatcherRow) -> Watcher:
+        alive = self._loops.is_alive(row.name)
+        if alive:
+            return Watcher(row, "running", is_alive=True, error="")
+        if not row.wanted:
+            return Watcher(row, "stopped", is_alive=False, error="")
+        return Watcher(row, "error", is_alive=False, error=self._errors.get(row.name, _STARTING))
+
+
+def _of(cluster: str) -> Callable[[Database], list[WatcherRow]]:
+    return lambda db: rows.everything(db, cluster)
+
+
+def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
+    """What ``draft`` makes of ``old``.
+
+    Raises:
+        Refused: a namespace is missing.
+    """
+    new = replace(
+        old,
+        scope=draft.scope or old.scope,
+        namespace=old.namespace if draft.namespace is None else draft.namespace,
+        trigger=draft.trigger or old.trigger,
+        auto_delete_pod=(
+            old.auto_delete_pod if draft.auto_delete_pod is None else draft.auto_delete_pod
+        ),
+    )
+    if new.scope == "namespace" and not new.namespace:
+        raise Refused("Field `namespace` is required with scope namespace.")
+    return new
+
+
+def _require(actor: Actor, row: WatcherRow) -> None:
+    """Raise Denied if the actor may not act where the watcher would."""
+    if row.scope == "cluster" and actor.namespaces and not actor.is_administrator:
+        raise Denied(f"User {actor.username} may not act in all namespaces of a cluster.")
+    if row.scope == "namespace" and not actor.may_act_in(row.namespace):
+        raise Denied(f"User {actor.username} may not act in namespace {row.namespace}.")
+
+
+def _default_name(cluster: str) -> str:
+    name = f"operator-{cluster}"
+    return (
+        name if len(name) <= 63 else name[:54] + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    )
+
+
+def _found(db: Database, name: str) -> WatcherRow:
+    row = rows.get(db, name)
+    if row is None:
+        raise NotFound(f"SnapWatcher '{name}' not found", code=WATCHER_NOT_FOUND)
+    return row
