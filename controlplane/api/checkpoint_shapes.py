@@ -408,6 +408,7 @@ def _item(checkpoint: Checkpoint) -> dict[str, Any]:
         "size": size_words(checkpoint.size_bytes),
         "status": checkpoint.status,
         "checkpoint_name": checkpoint.filename,
+        "analysis_result": _analysis(checkpoint),
         "node_name": checkpoint.node,
         "cluster_name": checkpoint.cluster,
         "container_name": checkpoint.container_name,
@@ -420,6 +421,10 @@ def _item(checkpoint: Checkpoint) -> dict[str, Any]:
         "engine": checkpoint.engine,
         "pause_ms": checkpoint.pause_ms,
     }
+
+
+def _analysis(checkpoint: Checkpoint) -> str | None:
+    return checkpoint.filename.removesuffix(".tar") + ".json" if checkpoint.inspected else None
 
 
 def _path(checkpoint: Checkpoint) -> str:

@@ -12,6 +12,7 @@ from controlplane.api.calls import Call, Reply
 from controlplane.api.fields import LINE_PATTERN, PodName
 from controlplane.api.jobs import outcome
 from controlplane.api.routing import Section
+from controlplane.checkpoints import reports
 from controlplane.checkpoints.analysis import Analysis, AnalysisCommand
 from controlplane.identity import Role
 from controlplane.store.records import Checkpoint, Job
@@ -31,7 +32,7 @@ _ERRORS: Final = (
 )
 # one line, and no more than a path, a file name or an id can have
 _Named = Annotated[str, Meta(min_length=1, max_length=1024, pattern=LINE_PATTERN)]
-_INSPECTION: Final = "inspect"
+_INSPECTION: Final = reports.WHOLE
 _VOLATILITY: Final = "volatility"
 
 

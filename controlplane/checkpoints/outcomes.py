@@ -11,7 +11,7 @@ from sqlite_utils import Database
 from controlplane import errors
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.ports import Announcer
-from controlplane.checkpoints.reports import Reports, forget_checkpoint
+from controlplane.checkpoints.reports import WHOLE, Reports, forget_checkpoint
 from controlplane.store import checkpoints as rows
 from controlplane.store import clock, secrets
 from controlplane.store import grants as grant_rows
@@ -94,6 +94,8 @@ class Outcomes:
         checkpoint = rows.find(db, spec.checkpoint_id) if spec else None
         if checkpoint is not None and checkpoint.status is not CheckpointStatus.DELETED:
             reports.keep(db, job)
+            if spec is not None and spec.analysis_type == WHOLE:
+                rows.update(db, msgspec.structs.replace(checkpoint, inspected=True))
 
     def _apply_push(self, db: Database, job: Job, push: PushResult) -> None:
         """Record a push and let the checkpoint's own namespace restore it."""

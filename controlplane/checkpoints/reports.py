@@ -16,6 +16,9 @@ from controlplane.store.records import AnalyzeSpec, Job
 from controlplane.store.secrets import Sealer
 
 _PREFIX: Final = "report/"
+WHOLE: Final = (
+    "inspect"  # the type of a report that has everything, for clients that ask for one file
+)
 _WITH_VALUES: Final = frozenset({"processes", "volatility"})  # others show none, whoever asks
 
 

@@ -178,7 +178,7 @@ def _checkpoint(row: dict[str, Any], images: tuple[Image, ...]) -> Checkpoint:
     return Checkpoint(**values, images=images)
 
 
-_FLAGS: Final = ("left_running", "pinned", "local")
+_FLAGS: Final = ("left_running", "pinned", "local", "inspected")
 
 
 def _column(checkpoint: Checkpoint, name: str) -> Any:

@@ -322,4 +322,15 @@ CREATE TABLE restores (     -- how containers that asked for a restore were star
 CREATE INDEX restores_of_digest ON restores (digest, at);
 """
 
-STEPS: Final[tuple[str, ...]] = (_FIRST, _OPERATIONS, _UPLOADS, _INDEXES, _RESTORES)
+_INSPECTED: Final = """
+ALTER TABLE checkpoints ADD COLUMN inspected INTEGER NOT NULL DEFAULT 0;  -- a report of it is kept
+"""
+
+STEPS: Final[tuple[str, ...]] = (
+    _FIRST,
+    _OPERATIONS,
+    _UPLOADS,
+    _INDEXES,
+    _RESTORES,
+    _INSPECTED,
+)

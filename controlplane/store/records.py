@@ -303,6 +303,7 @@ class Checkpoint(Record, frozen=True):
         image_ref: the container's own image, NAME@DIGEST.
         local: its parts lie on the node.
         place: where its archive is.
+        inspected: a report of the whole of it is kept.
         images: its pushes, newest first.
     """
 
@@ -337,6 +338,7 @@ class Checkpoint(Record, frozen=True):
     expires_at: str | None = None
     completed_at: str | None = None
     place: Place = Place.NODE
+    inspected: bool = False
     images: tuple[Image, ...] = ()
 
     @property

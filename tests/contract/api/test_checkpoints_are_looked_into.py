@@ -154,14 +154,22 @@ async def test_dialect_o_makes_its_reports_and_reads_them(server: Server) -> Non
     results = "/checkpoint/analyze/volatility/results" + query
     for path in (information, results):
         assert (await server.call("GET", path, by="olga")).status == 404
+    assert await _listed_analysis(server) is None
     inspected = await server.call("POST", "/checkpoint/checkpointctl", body, by="olga")
     assert inspected.json["output"] == f"/app/checkpoints/test-app-{made}.json"
     assert server.fleet.started[-1].spec.analyze.analysis_type == "inspect"  # type: ignore[union-attr]
     logs = (await server.call("GET", information, by="olga")).json["logs"]
     assert [log["of"] for log in logs] == [server.fleet.started[-1].id]
+    assert await _listed_analysis(server) == f"test-app-{made}.json"
     analyzed = await server.call("POST", "/checkpoint/analyze/volatility", body, by="olga")
     assert analyzed.json["status"] == "done"
     assert analyzed.json["output_file"].endswith(".json")
     answer = await server.call("GET", results, by="olga")
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert json.loads(answer.content)["of"] == server.fleet.started[-1].id
+
+
+async def _listed_analysis(server: Server) -> str | None:
+    listed = (await server.call("GET", "/checkpoint/list", by="olga")).json["checkpoints"]
+    found: str | None = listed[0]["analysis_result"]
+    return found
