@@ -152,6 +152,15 @@ class Agent(_Service):
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def token_file(self) -> Path:
+        """Its join token, once it is enrolled; the CA of its control plane lies beside it."""
+        return self.node.host_path(f"{self._settings}/token")
+
+    @property
+    def _settings(self) -> str:
+        return f"/etc/snap/{self.control_plane.data.name}"
+
+    @property
     def memory_folder(self) -> Path:
         """The cgroup folder that accounts its memory."""
         return cgroups.memory_folder(self.node.cgroup("agent"))
@@ -159,12 +168,10 @@ class Agent(_Service):
     def enrol(self, rest: Rest) -> None:
         """Get a join token and the CA from the control plane and put them on the node."""
         answer = rest.post(f"/config/clusters/{self.cluster}/agent-token")
-        folder = self.node.host_path("/etc/snap")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        token = folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(str(answer["token"]))
-        (folder / "ca.crt").write_text(str(answer["ca_pem"]))
+        self.token_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(str(answer["token"]))
+        (self.token_file.parent / "ca.crt").write_text(str(answer["ca_pem"]))
 
     def start(self) -> None:
         """Start it; ``World.wait_connected`` waits for its first report."""
@@ -173,8 +180,8 @@ class Agent(_Service):
             "SNAP_CONTROL_PLANE": self.control_plane.grpc_address,
             "SNAP_CLUSTER_NAME": self.cluster,
             "SNAP_NODE_NAME": self.node.name,
-            "SNAP_AGENT_TOKEN_FILE": "/etc/snap/token",
-            "SNAP_CA_FILE": "/etc/snap/ca.crt",
+            "SNAP_AGENT_TOKEN_FILE": f"{self._settings}/token",
+            "SNAP_CA_FILE": f"{self._settings}/ca.crt",
             **self.environment,
         }
         argv = self.node.argv(["python3", "-m", "agent"], service="agent")

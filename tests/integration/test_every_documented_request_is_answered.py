@@ -212,8 +212,12 @@ def _by_key() -> dict[str, Documented]:
 
 
 @pytest.fixture(scope="module")
-def client(world: World) -> Iterator[Client]:
-    """A control plane set up by the reference's own requests, with an agent on node 1 and the pod ``test-app``."""
+def client(world: World, deployed: Deployment) -> Iterator[Client]:
+    """A control plane set up by the reference's own requests, with an agent on node 1 and the pod ``test-app``.
+
+    The agent that is there for the other tests rests meanwhile: a node has one.
+    """
+    deployed.agents[1].stop()
     registry = world.checkpoints
     limits = {"SNAP_RATE_LIMIT_USER": "1000", "SNAP_RATE_LIMIT_ANONYMOUS": "100"}
     plane = world.control_plane("reference", {"SSL_CERT_FILE": str(registry.ca), **limits})
@@ -234,7 +238,7 @@ def client(world: World) -> Iterator[Client]:
         made.check(replace(one, body=body))
     agent = world.agent(1, plane, CLUSTER)
     agent.enrol(rest)
-    made.agent_token = world.node(1).host_path("/etc/snap/token").read_text()
+    made.agent_token = agent.token_file.read_text()
     agent.start()
     pods = world.pods(1)
     try:
@@ -245,6 +249,8 @@ def client(world: World) -> Iterator[Client]:
         pods.remove_all()
         agent.stop()
         plane.stop()
+        deployed.agents[1].start()
+        deployed.wait_connected(1)
 
 
 def _wait_connected(deployment: Deployment) -> None:

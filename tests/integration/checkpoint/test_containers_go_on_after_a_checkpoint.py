@@ -37,7 +37,9 @@ async def test_a_process_with_memory(bench: Workbench, engine: str) -> None:
     assert result.engine == engine
     assert "@sha256:" in result.image_ref
     assert json.loads(result.fingerprint_json)["memory_bytes"] > 320 << 20
-    assert json.loads(result.template_json)["args"]
+    told = json.loads(result.template_json)  # variables by name: their values can be secrets
+    assert "HOG_MIB" in told["env"]
+    assert told["mounts"]
     assert bench.leftovers() == []
     path = download(bench, result)
     try:
