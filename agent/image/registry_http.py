@@ -211,7 +211,7 @@ def _tls(access: RegistryAccess) -> ssl.SSLContext:
     elif access.ca_pem:
         try:
             context.load_verify_locations(cadata=access.ca_pem)
-        except ssl.SSLError as cause:
+        except (ssl.SSLError, TypeError) as cause:  # TypeError: not ASCII
             raise Refused(
                 f"The CA given for registry {access.host} is no PEM certificate.",
                 code=REGISTRY_CONNECTION_FAILED,

@@ -8,13 +8,21 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import NO_NUL, Line, Name, NewSecret, RegistryUrl, Repository, Secret
+from controlplane.api.fields import (
+    PEM_PATTERN,
+    Line,
+    Name,
+    NewSecret,
+    RegistryUrl,
+    Repository,
+    Secret,
+)
 from controlplane.api.routing import Section
 from controlplane.identity import Role
 from controlplane.registries.configs import PLACEHOLDER, Registry, RegistryDraft
 
 SECTION: Final = Section("Registry configuration", "Registries that checkpoint images go to.")
-Pem = Annotated[str, Meta(max_length=256 << 10, pattern=NO_NUL)]
+Pem = Annotated[str, Meta(max_length=256 << 10, pattern=PEM_PATTERN)]
 
 
 class RegistryCreate(msgspec.Struct):

@@ -36,6 +36,7 @@ REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9
 SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
 NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
 NO_NUL: Final = r"^[^\x00]*$"
+PEM_PATTERN: Final = r"^[\x01-\x7f]*$"
 NAME_OR_NOTHING: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$(?!\n)"
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9._:=-]{1,128}$(?!\n)"
 BASE64_PATTERN: Final = (
@@ -54,6 +55,7 @@ SENTENCES: Final = {
     SERVER_PATTERN: "must be https://host[:port], without user name or query",
     NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
     NO_NUL: "must not contain a NUL character",
+    PEM_PATTERN: "must be certificates in PEM form, which is ASCII",
     NAME_OR_NOTHING: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, or empty",
     CURSOR_PATTERN: "must be the next_cursor of an answer",
     BASE64_PATTERN: "must be base64",

@@ -116,7 +116,7 @@ class RegistryClient:
         if self._access.ca_pem:
             try:
                 context.load_verify_locations(cadata=self._access.ca_pem)
-            except ssl.SSLError as cause:
+            except (ssl.SSLError, TypeError) as cause:  # TypeError: not ASCII
                 raise self._certificate("the CA given for this registry is not PEM") from cause
         return context
 

@@ -160,3 +160,11 @@ async def test_a_manifest_is_deleted_and_gone_is_no_error(kind: str) -> None:
     assert registry.deleted == [f"/v2/team/snap/manifests/{DIGEST}"] * 2
     if kind == "bearer":
         assert set(registry.scopes) == {"repository:team/snap:pull,delete"}
+
+
+@pytest.mark.parametrize("ca_pem", ["no PEM", "¡no ASCII!"])
+async def test_a_ca_that_can_not_be_read_is_told(ca_pem: str) -> None:
+    access = RegistryAccess(host="registry.test", verify_ssl=True, ca_pem=ca_pem)
+    with pytest.raises(Failed) as failure:
+        await RegistryClient(access).login()
+    assert failure.value.details.startswith("certificate:")
