@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench import contest, machine, report
-from bench.case import Case, NotBuilt, parse_size, size_text
+from bench.case import Case, NotMeasured, parse_size, size_text
 from bench.contest import Outcome
 from bench.lab import Lab
 from bench.report import Result
@@ -73,7 +73,7 @@ def _measure(lab: Lab, row: Row, case: Case) -> Result:
     try:
         with row.opened(lab, case) as contestants:
             return Result(row, case, contest.hold(contestants, case.runs, _say))
-    except NotBuilt as cause:
+    except NotMeasured as cause:
         return Result(row, case, None, str(cause))
     except contest.FAILURES as cause:
         failure = contest.words(cause)

@@ -14,8 +14,8 @@ OURS: Final = "ours"
 STOCK: Final = "stock"
 
 
-class NotBuilt(RuntimeError):
-    """The product can't do yet what the row measures; the message is one sentence."""
+class NotMeasured(RuntimeError):
+    """The bench can't measure this row yet; the message is one sentence."""
 
 
 class Unusable(RuntimeError):

@@ -36,7 +36,7 @@ class Result:
     row: Row
     case: Case
     outcome: Outcome | None
-    not_built: str = ""
+    not_measured: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -49,7 +49,7 @@ class Result:
     @property
     def reached(self) -> bool | None:
         """Whether the goal is; None when somebody that it asks for has no figure."""
-        if self.not_built:
+        if self.not_measured:
             return False
         figures = self.outcome.figures if self.outcome else {}
         try:
@@ -67,7 +67,7 @@ class Result:
             "data": DATA_WORDS[self.case.data],
             "runs": self.case.runs,
             "unit": self.row.unit,
-            **({"not_built": self.not_built} if self.not_built else {}),
+            **({"not_measured": self.not_measured} if self.not_measured else {}),
             **({"failed": dict(failures)} if failures else {}),
             **{name: figure.json() for name, figure in figures.items()},
             "goal": self.row.goal,
@@ -126,7 +126,7 @@ def _line(result: Result) -> str:
 
     others = [f"{name} {cell(name, '')}" for name in figures if name not in (STOCK, OURS)]
     process = f"{size_text(result.case.size_bytes)}, {DATA_WORDS[result.case.data]}"
-    ours = "not built" if result.not_built else cell(OURS)
+    ours = "not measured" if result.not_measured else cell(OURS)
     reached = {True: "yes", False: "no", None: "?"}[result.reached]
     ratio = f"{result.ratio:g}x" if result.ratio else "-"
     return (
@@ -139,8 +139,8 @@ def _failures(results: Sequence[Result]) -> list[str]:
     found = []
     for result in results:
         where = f"{result.row.name}, {size_text(result.case.size_bytes)}"
-        if result.not_built:
-            found.append(f"- {where}: not built: {result.not_built}")
+        if result.not_measured:
+            found.append(f"- {where}: not measured: {result.not_measured}")
         for name, why in (result.outcome.failures if result.outcome else {}).items():
             found.append(f"- {where}, {name}: {why}")
     return ["", "Without a figure:", "", *found] if found else []
