@@ -21,8 +21,8 @@ from controlplane.api.fields import (
     PodName,
     Repository,
     Seconds,
+    ServerUrl,
     Tag,
-    Url,
 )
 from controlplane.store.records import Checkpoint, CheckpointStatus, Job, Place, Restore
 
@@ -46,7 +46,7 @@ class CheckpointRequest(msgspec.Struct):
     node_name: NodeName | None = None
     container_name: ContainerName | None = None
     cluster_name: Name | None = None
-    kube_api_address: Url | None = None
+    kube_api_address: ServerUrl | None = None
     engine: Literal["auto", "runc", "kubelet", "cri"] = "auto"
     leave_running: bool = True
     timeout_s: Seconds | None = None

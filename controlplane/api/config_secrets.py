@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Name, Secret
+from controlplane.api.fields import Name, NewSecret, Secret
 from controlplane.api.routing import Section
 from controlplane.identity import Role
 from controlplane.store.keys import KeyRow
@@ -16,11 +16,20 @@ from controlplane.users.keys import PLACEHOLDER
 
 SECTION: Final = Section("Secrets", "API keys: they go in, are sealed, and never come out.")
 KeyName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+NewValues = Annotated[dict[KeyName, NewSecret], Meta(min_length=1, max_length=64)]
 Values = Annotated[dict[KeyName, Secret], Meta(min_length=1, max_length=64)]
 
 
-class SecretPut(msgspec.Struct):
-    """A named secret and its values; when it is changed, ``********`` keeps a value."""
+class SecretCreate(msgspec.Struct):
+    """A named secret and its values."""
+
+    example: ClassVar[dict[str, Any]] = {"name": "openai-api-key", "api_key": {"key": "sk-…"}}
+    name: Name
+    api_key: NewValues
+
+
+class SecretUpdate(msgspec.Struct):
+    """What a secret holds from now on; ``********`` keeps a value that is there."""
 
     example: ClassVar[dict[str, Any]] = {"name": "openai-api-key", "api_key": {"key": "sk-…"}}
     name: Name
@@ -53,13 +62,13 @@ class SecretList(msgspec.Struct, frozen=True):
 @SECTION.route(
     "POST",
     "/config/secret/create",
-    takes=SecretPut,
+    takes=SecretCreate,
     gives=Done,
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT",),
     audited=True,
 )
-async def create_secret(call: Call, wanted: SecretPut) -> Done:
+async def create_secret(call: Call, wanted: SecretCreate) -> Done:
     """Keep a secret."""
     call.subject = wanted.name
     await call.services.api_keys.create(wanted.name, wanted.api_key)
@@ -69,13 +78,13 @@ async def create_secret(call: Call, wanted: SecretPut) -> Done:
 @SECTION.route(
     "PUT",
     "/config/secret/update",
-    takes=SecretPut,
+    takes=SecretUpdate,
     gives=Done,
     needs=Role.ADMINISTRATOR,
-    errors=("SECRET_NOT_FOUND",),
+    errors=("CONFLICT", "SECRET_NOT_FOUND"),
     audited=True,
 )
-async def update_secret(call: Call, wanted: SecretPut) -> Done:
+async def update_secret(call: Call, wanted: SecretUpdate) -> Done:
     """Replace a secret."""
     call.subject = wanted.name
     await call.services.api_keys.update(wanted.name, wanted.api_key)

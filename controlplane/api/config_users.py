@@ -9,7 +9,14 @@ from msgspec import Meta
 
 from controlplane.api.callers import COOKIE
 from controlplane.api.calls import Call, Done, Reply
-from controlplane.api.fields import NO_NUL, NOT_PLACEHOLDER, Line, Name, Namespace
+from controlplane.api.fields import (
+    NO_NUL,
+    NOT_PLACEHOLDER,
+    PASSWORD_OR_NOTHING,
+    Line,
+    Name,
+    Namespace,
+)
 from controlplane.api.routing import Section
 from controlplane.identity import Role
 from controlplane.store.users import UserRow
@@ -18,6 +25,8 @@ from controlplane.users.service import Account, parse_role
 SECTION: Final = Section("Users", "Accounts, their roles, and logging in.")
 RoleName = Literal["administrator", "operator", "viewer", "admin", "user"]
 Password = Annotated[str, Meta(max_length=1024, pattern=NO_NUL)]
+NewPassword = Annotated[str, Meta(min_length=8, max_length=1024, pattern=NOT_PLACEHOLDER)]
+PasswordOrNothing = Annotated[str, Meta(pattern=PASSWORD_OR_NOTHING)]
 Email = Annotated[str, Meta(max_length=254, pattern=r"^[^\s\x00-\x1f\x7f]*$(?!\n)")]
 
 
@@ -64,7 +73,7 @@ class UserCreate(msgspec.Struct):
         "role": "administrator",
     }
     username: Name
-    password: Annotated[str, Meta(min_length=8, max_length=1024, pattern=NOT_PLACEHOLDER)]
+    password: NewPassword
     email: Email | None = None
     role: RoleName = "viewer"
     name: Line | None = None
@@ -75,7 +84,7 @@ class UserUpdate(msgspec.Struct):
     """Changes to an account; what is absent stays. An empty password, or ``********``, keeps the old one."""
 
     username: Name
-    password: Password | None = None
+    password: PasswordOrNothing | None = None
     email: Email | None = None
     role: RoleName | None = None
     name: Line | None = None

@@ -1,8 +1,8 @@
 """The one decoder at the edge: path, query and JSON body become one checked struct, or one sentence.
 
-A struct may name aliases of the other dialect in ``aliases`` (sent name -> field). Unknown fields are
-ignored, of duplicate keys the last wins, wrong types are refused: nothing is coerced but the query's
-strings. The value that was refused is never repeated, it may be a secret.
+A struct may name aliases of the other dialect in ``aliases`` (sent name -> field); the field's own name wins.
+Unknown fields are ignored, of duplicate keys the last wins, wrong types are refused: nothing is coerced but
+the query's strings. The value that was refused is never repeated, it may be a secret.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from controlplane.api.routing import Route
 from controlplane.errors import VALIDATION_ERROR, Refused
 
 DEPTH_LIMIT: Final = 32
+_EXACT: Final = 2.0**53  # beyond it floats skip whole numbers
 _WORDS: Final = {
     "str": "a string",
     "int": "a whole number",
@@ -81,33 +82,48 @@ class Decoder:
             if field in self._query:
                 values[field] = self._from_text(name, field, text)
                 sent_as[field] = name
-        if self._body and body:
-            self._take_body(body, values, sent_as)
+        outdone = self._take_body(body, values, sent_as) if self._body and body else []
         for field in self._path:
             values[field] = self._from_text(field, field, path[field])
+        wanted = self._struct_of(values, sent_as)
+        for name, value in outdone:  # of no effect, but what is wrong is refused all the same
+            field = self._aliases[name]
+            self._struct_of(values | {field: value}, sent_as | {field: name})
+        return wanted
+
+    def _struct_of(self, values: dict[str, Any], sent_as: Mapping[str, str]) -> msgspec.Struct:
         try:
             return msgspec.convert(values, self._struct)
         except msgspec.ValidationError as cause:
             raise invalid(sentence(str(cause), sent_as, self._types)) from None
 
-    def _take_body(self, body: bytes, values: dict[str, Any], sent_as: dict[str, str]) -> None:
+    def _take_body(
+        self, body: bytes, values: dict[str, Any], sent_as: dict[str, str]
+    ) -> list[tuple[str, Any]]:
+        """Add the body's fields to ``values``; those that came under their own name and an alias are returned."""
         try:
             content = read_json(body)
             if not isinstance(content, dict):
                 raise invalid(f"The body must be a JSON object, not {_kind(content)}.")
         except Refused:
             if self._lenient:
-                return
+                return []
             raise
-        canonical = {name for name in content if name not in self._aliases}
-        may_have_nul = b"\\u0000" in body  # the only way in which JSON can write it
+        outdone = []
         for name, value in content.items():
             field = self._aliases.get(name, name)
-            if field in self._body and (field == name or field not in canonical):
-                if may_have_nul and (where := _nul(value, name)) is not None:
-                    raise invalid(f"Field `{where}` must not contain a NUL character.")
-                values[field] = value
-                sent_as[field] = name
+            if field not in self._body:
+                continue
+            if isinstance(value, str) and "\x00" in value:
+                raise invalid(f"Field `{name}` must not contain a NUL character.")
+            if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+                value = int(value)  # noqa: PLW2901 - 3.0 is a whole number, JSON Schema says
+            if field != name and field in content:
+                outdone.append((name, value))
+                continue
+            values[field] = value
+            sent_as[field] = name
+        return outdone
 
     def _from_text(self, name: str, field: str, text: str) -> Any:
         """A value of path or query, which are always text, as the field's type."""
@@ -128,7 +144,7 @@ def read_json(body: bytes) -> Any:
     """What ``body`` holds.
 
     Raises:
-        Refused: it is no JSON, too deep, has numbers that don't fit, or a NUL character.
+        Refused: it is no JSON, too deep, or has numbers that don't fit.
     """
     try:
         content = msgspec.json.decode(body)
@@ -151,23 +167,6 @@ def _depth(content: Any) -> int:
         depth += 1
         level = [c for node in level for c in (node.values() if isinstance(node, dict) else node)]
     return depth
-
-
-def _nul(content: Any, where: str) -> str | None:
-    """Path of the first string with a NUL in it, if any."""
-    if isinstance(content, str):
-        return where if "\x00" in content else None
-    if isinstance(content, dict):
-        for name, child in content.items():
-            if "\x00" in name:
-                return f"{where}.<name>".lstrip(".")
-            if (found := _nul(child, f"{where}.{name}".lstrip("."))) is not None:
-                return found
-    if isinstance(content, list):
-        for child in content:
-            if (found := _nul(child, f"{where}[]")) is not None:
-                return found
-    return None
 
 
 def sentence(reason: str, sent_as: Mapping[str, str], kinds: Mapping[str, Any]) -> str:

@@ -15,6 +15,15 @@ CONTAINER_PATTERN: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,252})$(?!\n)"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,510}$(?!\n)"
 LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 REPOSITORY_PATTERN: Final = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$(?!\n)"
+IMAGE_PATTERN: Final = (
+    r"^([^\s\x00-\x1f\x7f/]+/)*[^\s\x00-\x1f\x7f/:]+"
+    r":[^\s\x00-\x1f\x7f/:-]+-[^\s\x00-\x1f\x7f/:]+$(?!\n)"
+)
+# Source: RFC 3339 section 5.6; "T" and "Z" in upper case, as everybody writes them
+TIME_PATTERN: Final = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}"
+    r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$(?!\n)"
+)
 TAG_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$(?!\n)"
 
 _H16: Final = "[0-9A-Fa-f]{1,4}"
@@ -36,6 +45,8 @@ REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9
 SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
 NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
 NO_NUL: Final = r"^[^\x00]*$"
+# the placeholder has 8 characters too
+PASSWORD_OR_NOTHING: Final = r"^([^\x00]{8,1024})?$(?!\n)"  # noqa: S105 - a pattern
 PEM_PATTERN: Final = r"^[\x01-\x7f]*$"
 NAME_OR_NOTHING: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$(?!\n)"
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9._:=-]{1,128}$(?!\n)"
@@ -54,11 +65,14 @@ SENTENCES: Final = {
     REGISTRY_PATTERN: "must be https://host[:port][/path] (or http://), without user name or query",
     SERVER_PATTERN: "must be https://host[:port], without user name or query",
     NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
+    PASSWORD_OR_NOTHING: "must have at least 8 characters, or be empty to keep the old one",
     NO_NUL: "must not contain a NUL character",
     PEM_PATTERN: "must be certificates in PEM form, which is ASCII",
     NAME_OR_NOTHING: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, or empty",
     CURSOR_PATTERN: "must be the next_cursor of an answer",
     BASE64_PATTERN: "must be base64",
+    IMAGE_PATTERN: "must be [registry/][repo/]cluster-namespace-app:digest-hash",
+    TIME_PATTERN: "must be RFC 3339, such as 2024-01-15T10:30:00Z",
     TAG_PATTERN: "must be a tag: 1-128 of a-z A-Z 0-9 . _ -, not starting with . or -",
 }
 
@@ -72,7 +86,6 @@ ContainerName = Annotated[str, Meta(pattern=CONTAINER_PATTERN, examples=["test-a
 FileName = Annotated[str, Meta(pattern=FILE_PATTERN, examples=["test-app-12345.tar"])]
 Id = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["01JC3WZ6Q4X9T2V7M8N0P5R1SA"])]
 Line = Annotated[str, Meta(max_length=1024, pattern=LINE_PATTERN)]
-Url = Annotated[str, Meta(min_length=1, max_length=2048, pattern=LINE_PATTERN)]
 RegistryUrl = Annotated[str, Meta(max_length=2048, pattern=REGISTRY_PATTERN)]
 ServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_PATTERN)]
 NewSecret = Annotated[str, Meta(max_length=8192, pattern=NOT_PLACEHOLDER)]

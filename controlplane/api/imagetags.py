@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call
-from controlplane.api.decoding import invalid
-from controlplane.api.fields import Name, Namespace
+from controlplane.api.fields import IMAGE_PATTERN, Name, Namespace
 from controlplane.api.routing import Section
 from controlplane.checkpoints import naming
 
@@ -23,7 +22,14 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{12,64}$(?!\n)")]
 Hash = Annotated[str, Meta(max_length=63, pattern=r"^[A-Za-z0-9.-]*$(?!\n)")]
 Prefix = Annotated[str, Meta(max_length=255, pattern=r"^[A-Za-z0-9._:/-]*$(?!\n)")]
 ImageName = Annotated[
-    str, Meta(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f\x7f]*$(?!\n)")
+    str,
+    Meta(
+        max_length=512,
+        pattern=IMAGE_PATTERN,
+        examples=[
+            "nexus.company.com/snap_images/production-cluster-default-test-app:0123456789ab-5d4f8c7b9"
+        ],
+    ),
 ]
 Part = Literal[
     "registry", "repo", "cluster", "namespace", "app", "origImageShortDigest", "PodTemplateHash"
@@ -137,10 +143,7 @@ async def part_of_tag(call: Call, wanted: PartWanted) -> TagPart:
 
 async def _parts(call: Call, name: str) -> ParsedTag:
     found = _TAG.match(name)
-    if found is None:
-        raise invalid(
-            "Field `image_tag` must be [registry/][repo/]cluster-namespace-app:digest-hash."
-        )
+    assert found is not None  # noqa: S101 - IMAGE_PATTERN is narrower
     known = [row.name.lower() for row in await call.services.clusters.everything()]
     whole = found["name"]
     fitting = [cluster for cluster in known if whole.startswith(cluster + "-")]

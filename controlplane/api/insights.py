@@ -47,6 +47,14 @@ class InsightsRequest(msgspec.Struct):
         "checkpoint_path": "/app/checkpoints/test-app-12345.tar",
         "analysis_type": "volatility",
     }
+    rules: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "anyOf": [
+                {"properties": {"analysis_type": {"not": {"const": "diff"}}}},
+                {"properties": {"other": {"type": "string"}}, "required": ["other"]},
+            ]
+        },
+    )
     checkpoint_path: _Named
     analysis_type: Literal[
         "summary",

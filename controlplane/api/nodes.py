@@ -10,7 +10,7 @@ from msgspec import Meta
 from controlplane.api.calls import Call, Done, Reply
 from controlplane.api.checkpoints import TARGET_ERRORS
 from controlplane.api.decoding import invalid
-from controlplane.api.fields import Line, Name, NodeName
+from controlplane.api.fields import TIME_PATTERN, Line, Name, NodeName
 from controlplane.api.jobs import outcome
 from controlplane.api.routing import Section
 from controlplane.identity import Role
@@ -19,6 +19,15 @@ from controlplane.store.records import Job
 
 SECTION: Final = Section("Nodes", "What nodes report, and what is done to them.")
 CheckName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]*$(?!\n)")]
+
+Timestamp = Annotated[
+    str,
+    Meta(
+        pattern=TIME_PATTERN,
+        examples=["2024-01-15T10:30:00Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 
 
 class NodeReported(msgspec.Struct):
@@ -36,7 +45,7 @@ class NodeReported(msgspec.Struct):
     }
     cluster_name: Name
     node_name: NodeName
-    timestamp: Annotated[str, Meta(min_length=1, max_length=64)]
+    timestamp: Timestamp
     checks: Annotated[dict[CheckName, Line], Meta(max_length=32)]
 
 

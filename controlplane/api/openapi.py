@@ -18,8 +18,8 @@ from controlplane.identity import Role
 _REFERENCE: Final = "#/components/schemas/{name}"
 _ABOUT: Final = (
     "Checkpoints of running Kubernetes containers: make them, push them as images, look into them, "
-    "restore them.\n\nUnknown fields are ignored; of duplicate keys in a body the last one wins. Log in at "
-    "`POST /config/user/login` and give the token to *Authorize*."
+    "restore them.\n\nUnknown fields are ignored; of duplicate keys in a body the last one wins, and "
+    "it may be nested 32 levels deep. Log in at `POST /config/user/login` and give the token to *Authorize*."
 )
 _HEADERS: Final = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "Names this request in the log."},
@@ -145,6 +145,20 @@ def _parameters(route: Route, schemas: _Schemas) -> Iterable[dict[str, Any]]:
             "required": name in required,
             "schema": _not_null(fields[name]),
         }
+    for alias, field in _aliases(route).items():
+        if field in route.query_fields:
+            yield {
+                "name": alias,
+                "in": "query",
+                "description": f"The same as `{field}`.",
+                "schema": _not_null(fields[field]),
+            }
+
+
+def _aliases(route: Route) -> Mapping[str, str]:
+    """The other dialect's names of the fields that ``route`` takes."""
+    aliases: Mapping[str, str] = getattr(route.takes, "aliases", {})
+    return aliases
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +171,6 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(route: Route, schemas: _Schemas) -> dict[str, Any] | None:
-    described = [name for name in route.body_fields if name not in route.query]
     schema: dict[str, Any]
     if route.streams:
         file = {"type": "string", "format": "binary", "description": "A checkpoint's archive."}
@@ -165,23 +178,42 @@ def _body(route: Route, schemas: _Schemas) -> dict[str, Any] | None:
         return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     if route.lenient:
         return {"required": False, "content": {"application/json": {"schema": {}}}}
-    if not described or route.takes is None:
+    if route.takes is None or set(route.body_fields) <= set(route.query):
         return None
-    fields, required = schemas.fields(route.takes)
-    schema = {
-        "type": "object",
-        "properties": {name: fields[name] for name in described},
-    }
-    if needed := [name for name in described if name in required]:
-        schema["required"] = needed
-    aliases: Mapping[str, str] = getattr(route.takes, "aliases", {})
-    if aliases:
-        told = ", ".join(f"`{alias}` for `{field}`" for alias, field in aliases.items())
-        schema["description"] = f"Also accepted: {told}."
+    _, required = schemas.fields(route.takes)
+    described = [n for n in route.body_fields if n not in route.query or n not in required]
+    schema, needed = _object(route, described, schemas)
     content: dict[str, Any] = {"schema": schema}
     if example := getattr(route.takes, "example", None):
         content["example"] = example
-    return {"required": bool(needed), "content": {"application/json": content}}
+    return {"required": needed, "content": {"application/json": content}}
+
+
+def _object(
+    route: Route, described: Sequence[str], schemas: _Schemas
+) -> tuple[dict[str, Any], bool]:
+    """The schema of a body with the fields ``described``, and whether it must be there."""
+    assert route.takes is not None  # noqa: S101 - narrows; the caller looked
+    fields, required = schemas.fields(route.takes)
+    properties = {name: fields[name] for name in described}
+    names = {name: [name] for name in described}
+    for alias, field in _aliases(route).items():
+        if field in names:
+            names[field].append(alias)
+            same = {k: v for k, v in fields[field].items() if k != "default"}
+            properties[alias] = same | {"description": f"The same as `{field}`, which wins."}
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    needed = [name for name in described if name in required]
+    if alone := [name for name in needed if len(names[name]) == 1]:
+        schema["required"] = alone
+    conditions = [
+        {"anyOf": [{"required": [name]} for name in names[field]]}
+        for field in needed
+        if len(names[field]) > 1
+    ] + list(getattr(route.takes, "rules", ()))
+    if conditions:
+        schema["allOf"] = conditions
+    return schema, bool(needed)
 
 
 def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from controlplane.identity import Role
 
 SECTION: Final = Section("Pods", "Which cluster is looked at, and its pods.")
 Text = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
-Labels = Annotated[dict[str, Text], Meta(max_length=256)]
+Labels = Annotated[dict[Text, Text], Meta(max_length=256)]
 
 
 class ClusterLogin(msgspec.Struct):
@@ -143,7 +143,7 @@ async def log_in_to_cluster(call: Call, wanted: ClusterLogin) -> LoggedIn:
     return LoggedIn(reached.cluster, reached.by)
 
 
-@SECTION.route("GET", "/pod/list", gives=PodList, errors=(*_CLUSTER_ERRORS, "VALIDATION_ERROR"))
+@SECTION.route("GET", "/pod/list", gives=PodList, errors=_CLUSTER_ERRORS)
 async def list_pods(call: Call) -> PodList:
     """Every pod of the cluster that the user looks at, else of the only one."""
     items = await call.services.pods.of_user(call.actor.username)

@@ -86,6 +86,17 @@ class WatcherCreate(msgspec.Struct):
         "trigger": "startupProbe",
         "auto_delete_pod": True,
     }
+    rules: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "anyOf": [
+                {"properties": {"scope": {"not": {"const": "namespace"}}}},
+                {
+                    "properties": {"namespace": {"type": "string", "minLength": 1}},
+                    "required": ["namespace"],
+                },
+            ]
+        },
+    )
     name: Name
     cluster_name: Name | None = None
     cluster_config: SentCluster | None = None

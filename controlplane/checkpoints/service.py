@@ -9,6 +9,7 @@ from contextlib import aclosing
 import msgspec
 from sqlite_utils import Database
 
+from controlplane import errors
 from controlplane.checkpoints import lookup, making, pushing
 from controlplane.checkpoints.commands import (
     Archive,
@@ -23,7 +24,7 @@ from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import mark_deleted
 from controlplane.checkpoints.ports import Announcer, Clusters, Jobs, Nodes, Registries
 from controlplane.checkpoints.uploads import Uploads, import_spec
-from controlplane.errors import AgentUnavailable, Conflict, Denied, Refused
+from controlplane.errors import AgentUnavailable, Conflict, Denied, NotFound
 from controlplane.identity import Actor, Role
 from controlplane.store import audit, clock, restores
 from controlplane.store import checkpoints as rows
@@ -320,9 +321,10 @@ class CheckpointService:
             )
         cluster, node = nodes[0]
         if any(other != cluster for other, _ in nodes):
-            raise Refused(
+            raise NotFound(
                 f"Checkpoint {found.id} was uploaded for no cluster, and there are several; upload "
-                "it with cluster_name."
+                "it with cluster_name.",
+                code=errors.CLUSTER_NOT_FOUND,
             )
         source = pushing.source_of(msgspec.structs.replace(found, cluster=cluster))
         plan = await self._store.read(lambda db: pushing.plan(db, target, (source,), cluster))

@@ -21,8 +21,7 @@ class ClusterDirectory:
         """The name of the cluster that is meant; a name wins over an address.
 
         Raises:
-            NotFound: CLUSTER_NOT_FOUND.
-            Refused: nothing was said and there are several.
+            NotFound: CLUSTER_NOT_FOUND, also where nothing was said and there are several.
         """
         known = await self._store.read(rows.everything)
         if name:
@@ -35,8 +34,8 @@ class ClusterDirectory:
             return known[0].name
         if not known:
             raise _not_found("No cluster is configured yet.", known)
-        raise Refused(
-            "Say which cluster is meant (cluster_name): " + ", ".join(c.name for c in known) + "."
+        raise _not_found(
+            "There are several clusters; say by `cluster_name` which one is meant.", known
         )
 
 
@@ -62,8 +61,9 @@ def _by_address(address: str, known: list[ClusterRow]) -> str:
         return found[0]
     if not found:
         raise _not_found("No cluster has the API server that kube_api_address names.", known)
-    raise Refused(
-        f"Several clusters have this API server ({', '.join(found)}); give cluster_name instead."
+    raise _not_found(
+        f"Several clusters have this API server ({', '.join(found)}); say `cluster_name` instead.",
+        known,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from sqlite_utils import Database
 
-from controlplane.errors import SECRET_NOT_FOUND, Conflict, NotFound, Refused
+from controlplane.errors import SECRET_NOT_FOUND, Conflict, NotFound
 from controlplane.store import keys, secrets
 from controlplane.store.database import Store
 from controlplane.store.keys import KeyRow
@@ -32,8 +32,7 @@ class ApiKeys:
         """Store a new one.
 
         Raises:
-            Conflict: the name is taken.
-            Refused: a value is the placeholder.
+            Conflict: the name is taken, or a value is the placeholder.
         """
 
         def insert(db: Database) -> KeyRow:
@@ -48,6 +47,7 @@ class ApiKeys:
 
         Raises:
             NotFound: there is no such secret.
+            Conflict: the placeholder stands for a value that is not there.
         """
 
         def change(db: Database) -> KeyRow:
@@ -78,7 +78,9 @@ class ApiKeys:
         sealed = {}
         for key, value in values.items():
             if value == PLACEHOLDER and key not in kept:
-                raise Refused(f"Field `api_key.{key}` is the placeholder for a secret, not one.")
+                raise Conflict(
+                    f"Field `api_key.{key}` is the placeholder, and there is no value that it could keep."
+                )
             sealed[key] = kept[key] if value == PLACEHOLDER else value
         self._sealer.put(db, keys.secret_name(name), msgspec.json.encode(sealed))
         return keys.put(db, name, tuple(sealed))

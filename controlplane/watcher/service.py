@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from sqlite_utils import Database
 
-from controlplane.errors import WATCHER_NOT_FOUND, Conflict, Denied, NotFound, Refused, SnapError
+from controlplane.errors import WATCHER_NOT_FOUND, Conflict, Denied, NotFound, SnapError
 from controlplane.identity import Actor
 from controlplane.store import audit, clock
 from controlplane.store import watchers as rows
@@ -261,7 +261,7 @@ def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
     """What ``draft`` makes of ``old``.
 
     Raises:
-        Refused: a namespace is missing.
+        Conflict: a namespace is missing.
     """
     new = replace(
         old,
@@ -273,7 +273,7 @@ def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
         ),
     )
     if new.scope == "namespace" and not new.namespace:
-        raise Refused("Field `namespace` is required with scope namespace.")
+        raise Conflict("Field `namespace` is required with scope namespace.")
     return new
 
 

@@ -12,7 +12,7 @@ from controlplane.checkpoints import containers, destinations, lookup
 from controlplane.checkpoints.commands import PushTarget
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.clusters.directory import ClusterDirectory
-from controlplane.errors import NotFound, Refused, SnapError
+from controlplane.errors import NotFound, SnapError
 from controlplane.store import checkpoints, clusters, registries
 from controlplane.store.clusters import ClusterRow
 from controlplane.store.database import Store, open_store
@@ -63,9 +63,10 @@ async def test_the_only_cluster_needs_no_name(store: Store) -> None:
     await add_cluster(store, "a", "https://a.test")
     assert await directory.resolve() == "a"
     await add_cluster(store, "b", "https://a.test")
-    with pytest.raises(Refused, match="a, b"):
+    with pytest.raises(NotFound, match="several") as several:
         await directory.resolve()
-    with pytest.raises(Refused, match="Several"):
+    assert several.value.details == "known clusters: a, b"
+    with pytest.raises(NotFound, match="Several"):
         await directory.resolve("", "https://a.test")
     for wrong in (("c", ""), ("", "https://c.test")):
         with pytest.raises(NotFound) as caught:

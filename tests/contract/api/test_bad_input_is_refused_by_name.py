@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import pytest
@@ -53,7 +53,6 @@ PROSE: Final = frozenset(
         "checkpoint_path",
         "app",
         "other",
-        "kube_api_address",
     ]
 )
 KINDS: Final[dict[type[inspect.Type], set[str]]] = {
@@ -97,6 +96,26 @@ def _strings(info: inspect.Type) -> list[inspect.StrType]:
     if isinstance(info, inspect.Metadata):
         return _strings(info.type)
     return [info] if isinstance(info, inspect.StrType) else []
+
+
+def _texts(info: inspect.Type, where: str) -> Iterator[tuple[str, inspect.StrType]]:
+    """Every text within a field of this type, and where."""
+    match info:
+        case inspect.StrType():
+            yield where, info
+        case inspect.Metadata():
+            yield from _texts(info.type, where)
+        case inspect.UnionType():
+            for part in info.types:
+                yield from _texts(part, where)
+        case inspect.ListType():
+            yield from _texts(info.item_type, f"{where}[]")
+        case inspect.DictType():
+            yield from _texts(info.key_type, f"{where}.<name>")
+            yield from _texts(info.value_type, f"{where}.<value>")
+        case inspect.StructType():
+            for field in info.fields:
+                yield from _texts(field.type, f"{where}.{field.encode_name}".lstrip("."))
 
 
 def _valid(route: Route) -> dict[str, Any]:
@@ -223,6 +242,17 @@ async def test_bad_paths_are_refused_and_nothing_breaks(quiet: Server, route: Ro
 async def test_of_names_given_twice_the_last_one_wins(server: Server) -> None:
     raw = b'{"cluster_config_name": 5, "cluster_config_name": "c1"}'
     assert (await server.call("POST", "/kubectl/login", raw=raw)).status == 200
+
+
+def test_no_field_of_text_takes_a_nul() -> None:
+    fitting = {
+        f"{_title(route)} {where}"
+        for route in ROUTES
+        if route.takes is not None and not route.lenient
+        for where, text in _texts(inspect.type_info(route.takes), "")
+        if text.pattern is None or re.search(text.pattern, "a\x00a a\x00a a\x00a")
+    }
+    assert fitting == set()
 
 
 def test_every_field_of_text_has_a_limit() -> None:
