@@ -6,9 +6,10 @@ log. Here that is one line in the log and the same error body that every endpoin
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import http_exceptions, web
 
@@ -18,13 +19,59 @@ from controlplane.api.problems import HttpError
 
 HEAD_S: Final = 30.0  # for a request's first line and headers, and between two requests
 LINE_BYTES: Final = 8190
+PATIENCE_S: Final = 30.0  # in which a client must take TAKEN_BYTES of an answer that waits for it
+TAKEN_BYTES: Final = 16 << 10
 _log = logging.getLogger("controlplane.api")
 
 
 class Connection(web.RequestHandler):
-    """One client's connection."""
+    """One client's connection. A client that does not take its answer is cut: it holds memory and a task.
 
-    __slots__ = ()
+    Args:
+        patience_s: how often it is looked whether the client took anything.
+    """
+
+    __slots__ = ("_left_bytes", "_patience_s", "_watch")
+
+    def __init__(self, *given: Any, patience_s: float, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._patience_s = patience_s
+        self._left_bytes = 0
+        self._watch: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """More waits for the client than the transport holds: watch it."""
+        super().pause_writing()
+        self._look_later()
+
+    def resume_writing(self) -> None:
+        """The client took it."""
+        self._look_no_more()
+        super().resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        self._look_no_more()
+        super().connection_lost(exc)
+
+    def _look_later(self) -> None:
+        assert self.transport is not None  # noqa: S101 - narrows; it was written to just now
+        self._left_bytes = self.transport.get_write_buffer_size()
+        self._watch = self._loop.call_later(self._patience_s, self._look)
+
+    def _look(self) -> None:
+        if self.transport is None:
+            return
+        if self._left_bytes - self.transport.get_write_buffer_size() >= TAKEN_BYTES:
+            self._look_later()
+            return
+        _log.info("a client that does not take its answer is cut")
+        self.transport.abort()
+
+    def _look_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def handle_error(
         self,
@@ -65,10 +112,14 @@ class Runner(web.AppRunner):
 
     Args:
         shutdown_timeout_s: for requests that are being answered at the end.
+        patience_s: in which a client must take a part of its answer.
     """
 
-    def __init__(self, app: web.Application, shutdown_timeout_s: float) -> None:
+    def __init__(
+        self, app: web.Application, shutdown_timeout_s: float, patience_s: float = PATIENCE_S
+    ) -> None:
         super().__init__(app, shutdown_timeout=shutdown_timeout_s)
+        self._patience_s = patience_s
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -76,6 +127,7 @@ class Runner(web.AppRunner):
             made.request_handler,
             request_factory=made.request_factory,
             access_log=None,
+            patience_s=self._patience_s,
             keepalive_timeout=HEAD_S,
             max_line_size=LINE_BYTES,
             max_field_size=LINE_BYTES,
