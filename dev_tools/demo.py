@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from dev_tools.following import JobFailed, follow
 from dev_tools.workloads import WORKLOADS, NotProved, Workload
 
 HANDLER: Final = "snap"
+VARIABLE: Final = "SNAP_DEV_INSTANCE"
 RECORD_S: Final = 5.0
 ANNOTATION: Final = "snap.weaversoft.io/checkpoint"
 FAILURES: Final = (*lifecycle.PROBLEMS, JobFailed, NotProved, Refusal, RuntimeError, OSError)
@@ -63,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     began = time.monotonic()
     try:
-        with opened(Instance("dev"), lambda text: console.print(f"  {text}"), keep=keep) as world:
+        instance = Instance(os.environ.get(VARIABLE, "dev"))
+        with opened(instance, lambda text: console.print(f"  {text}"), keep=keep) as world:
             console.print("[bold]1[/] the control plane here, an agent on each node")
             deployed = world.deploy()
             shown = _main_job(world, deployed, console)
@@ -173,13 +176,15 @@ def _print(shown: Sequence[Shown], console: Console) -> None:
 def _tell(world: World, deployed: Deployment, shown: Sequence[Shown], console: Console) -> None:
     """Addresses, a login, three commands to try."""
     plane, rest = deployed.control_plane, deployed.rest
+    chosen = os.environ.get(VARIABLE)
+    dev = f"{VARIABLE}={chosen} ./dev" if chosen else "./dev"
     registry = world.checkpoints
     login = json.dumps({"username": "admin", "password": plane.admin_password})
     lines = (
         f"REST       {plane.url}  (reference: {plane.url}/docs)   user admin, password {plane.admin_password}",
         f"registry   https://{registry.host}  user {registry.user}, password {registry.password}, CA {registry.ca}",
         *(
-            f"{node.name}      {node.address}  ./dev node exec {node.number}"
+            f"{node.name}      {node.address}  {dev} node exec {node.number}"
             for node in world.running.nodes
         ),
         "",
@@ -192,7 +197,7 @@ def _tell(world: World, deployed: Deployment, shown: Sequence[Shown], console: C
             f"{plane.url}/checkpoint/kubelet/checkpoint"
         ),
         "",
-        "it goes on until: ./dev node down",
+        f"it goes on until: {dev} node down",
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
