@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from contextlib import AbstractContextManager
 from typing import Final, Self
@@ -13,11 +12,11 @@ from agent.image.compression import Codec
 from agent.image.content import Blob, LayerPlan, PieceReader
 
 READ_BYTES: Final = 512 << 10  # at once; also about what one chunk of the blob comes from
-_CHUNK_BYTES: Final = 256 << 10  # smaller output is collected: each chunk costs a thread hop
+_CHUNK_BYTES: Final = 256 << 10  # smaller output is collected: each chunk costs some Python
 
 
 class BlobReader(AbstractContextManager["BlobReader"]):
-    """Makes one blob. Blocking: ``read`` is called from worker threads, by one at a time."""
+    """Makes one blob. Blocking, for a worker thread; iterated over, it gives the blob's chunks."""
 
     def __init__(self, plan: LayerPlan, codec: Codec) -> None:
         self._plan = plan
@@ -35,6 +34,14 @@ class BlobReader(AbstractContextManager["BlobReader"]):
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if chunk := self.read():
+            return chunk
+        raise StopIteration
 
     def read(self) -> bytes:
         """The blob's next chunk; empty at its end.
@@ -80,38 +87,6 @@ class BlobReader(AbstractContextManager["BlobReader"]):
             unpacked_size=self.consumed,
             content=self._plan.content,
         )
-
-
-class BlobChunks:
-    """A blob's chunks for ``async for``; the next one is made while the last one is being used.
-
-    Not a generator: whoever sends them may be stopped within a step, and ``aclose`` must work then.
-    """
-
-    def __init__(self, reader: BlobReader) -> None:
-        self._reader = reader
-        self._ahead: asyncio.Future[bytes] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        ahead = self._ahead or self._start()
-        chunk = await asyncio.shield(ahead)
-        if not chunk:
-            raise StopAsyncIteration
-        self._ahead = self._start()
-        return chunk
-
-    async def aclose(self) -> None:
-        """Wait for the thread that still reads: it can't be cancelled, but ends in milliseconds."""
-        if self._ahead is not None:
-            await asyncio.wait([self._ahead])
-            self._ahead.exception()  # taken note of: whoever closes early does not need it
-
-    def _start(self) -> asyncio.Future[bytes]:
-        self._ahead = asyncio.get_running_loop().run_in_executor(None, self._reader.read)
-        return self._ahead
 
 
 def make(plan: LayerPlan, codec: Codec) -> Blob:

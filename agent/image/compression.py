@@ -59,7 +59,7 @@ class Compressor(Protocol):
 class Decompressor(Protocol):
     """Takes a blob's bytes in order, hands uncompressed ones on in bounded steps."""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes; ``ValueError`` when they are damaged."""
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ def _spread(piece: FileSlice | FileRuns, stride: int) -> Iterator[FileSlice]:
         yield FileSlice(piece.path, piece.offsets[index], size)
 
 
-def decompressor(codec: Codec, write: Callable[[bytes], object]) -> Decompressor:
+def decompressor(codec: Codec, write: Callable[[bytes | memoryview], object]) -> Decompressor:
     """A new decompressor that hands what comes out to ``write``, at most 1 MiB at a time."""
     if codec is Codec.ZSTD:
         return _ZstdDecompressor(write)
@@ -157,10 +157,10 @@ def decompressor(codec: Codec, write: Callable[[bytes], object]) -> Decompressor
 
 
 class _PlainDecompressor:
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         self._write(chunk)
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class _PlainDecompressor:
 class _Target:
     """What zstandard writes to."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
 
     def write(self, data: bytes) -> int:
@@ -181,11 +181,11 @@ class _Target:
 class _ZstdDecompressor:
     """Frames one after another; a writer, because only that bounds what comes out of one chunk."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         tool = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
         self._writer = tool.stream_writer(_Target(write), write_size=_STEP)  # type: ignore[arg-type]
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         try:
             self._writer.write(chunk)
         except zstandard.ZstdError as cause:
@@ -198,11 +198,11 @@ class _ZstdDecompressor:
 class _GzipDecompressor:
     """Members one after another."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
         self._tool = isal_zlib.decompressobj(_GZIP_WBITS)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         try:
             full = False  # the last step was cut off: there may be more without more input
             while chunk or full:

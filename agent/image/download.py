@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Self
 
-from agent.errors import Refused, Retryable
+from agent.errors import Refused
 from agent.formats import digest, tar_format
 from agent.formats.digest import Digest
 from agent.image import compression, registry_errors
@@ -19,6 +18,7 @@ from agent.image.manifest import Descriptor
 from agent.image.registry import Registry
 from agent.image.unpack import LayerSink, disk_errors
 
+_TELL_BYTES: Final = 4 << 20  # between two words on how far a layer is
 MAX_SMALL_BYTES: Final = 8 << 20  # of a configuration
 
 
@@ -42,7 +42,7 @@ class LayerReader:
         # reader and decompressor know each other; apart, their buffers are freed at once
         del self._tool
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:
@@ -70,7 +70,7 @@ class LayerReader:
             if "sha256:" + hashed.hexdigest() != wanted:
                 raise self._damaged(f"its bytes are not those of {wanted}")
 
-    def _unpacked(self, data: bytes) -> None:
+    def _unpacked(self, data: bytes | memoryview) -> None:
         self._plain.update(data)
         self._tar.feed(data)
 
@@ -110,28 +110,19 @@ class LayerDownload:
     async def _attempt(self) -> None:
         wanted = digest.parse(self._layer.digest)
         loop = asyncio.get_running_loop()
-        feeding: asyncio.Future[None] | None = None
-        stream = self._registry.blob(self._repository, wanted, self._offset)
-        try:
-            async with aclosing(stream) as chunks:
-                async for chunk in chunks:
-                    if feeding is not None:
-                        await asyncio.shield(feeding)
-                    self._offset += len(chunk)
-                    if self._offset > self._layer.size:
-                        raise Refused(f"The layer {wanted} is longer than the manifest says.")
-                    feeding = loop.run_in_executor(None, self._reader.feed, chunk)
-                    self._received(self._offset)
-            if feeding is not None:
-                await asyncio.shield(feeding)
-        except Retryable:
-            if feeding is not None:  # bytes that are refused count more than the broken connection
-                await asyncio.shield(feeding)
-            raise
-        finally:
-            if feeding is not None:  # a thread can't be cancelled, but it ends within milliseconds
-                await asyncio.wait([feeding])
-                feeding.exception()  # taken note of; raised above unless something else was
+        told = 0
+
+        def take(chunk: memoryview) -> None:  # in a worker thread
+            nonlocal told
+            self._offset += len(chunk)
+            if self._offset > self._layer.size:
+                raise Refused(f"The layer {wanted} is longer than the manifest says.")
+            self._reader.feed(chunk)
+            if self._offset >= told + _TELL_BYTES or self._offset == self._layer.size:
+                told = self._offset
+                loop.call_soon_threadsafe(self._received, told)
+
+        await self._registry.blob(self._repository, wanted, take, self._offset)
         if self._offset < self._layer.size:
             raise registry_errors.unreachable(self._registry.host, "the layer ended too early")
 
@@ -142,15 +133,16 @@ async def small_blob(registry: Registry, repository: str, wanted: Descriptor) ->
     Raises:
         Refused: it is too large, or not what its digest says.
     """
-    found = bytearray()
     if wanted.size > MAX_SMALL_BYTES:
         raise Refused(f"The image's configuration has {wanted.size} bytes.")
-    blob = registry.blob(repository, digest.parse(wanted.digest))
-    async with aclosing(blob) as chunks:
-        async for chunk in chunks:
-            found += chunk
-            if len(found) > wanted.size:
-                break
+    found = bytearray()
+
+    def take(chunk: memoryview) -> None:
+        if len(found) + len(chunk) > wanted.size:
+            raise Refused(f"The registry gave other bytes for {wanted.digest}.")
+        found.extend(chunk)
+
+    await registry.blob(repository, digest.parse(wanted.digest), take)
     if digest.of(bytes(found)) != wanted.digest:
         raise Refused(f"The registry gave other bytes for {wanted.digest}.")
     return bytes(found)

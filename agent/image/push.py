@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
@@ -87,7 +87,7 @@ class ImagePusher:
             if await registry.has_blob(repository, wanted):
                 return 0
             upload = await registry.start_upload(repository)
-            await registry.finish(await registry.send(upload, _Whole(configuration)), wanted)
+            await registry.finish(await registry.send(upload, iter([configuration])), wanted)
             return len(configuration)
 
         sent += await persist(self._backoff, configure)
@@ -217,21 +217,6 @@ class _Teller:
 
     def __call__(self, done: int) -> None:
         self.tally.tell(self.index, done)
-
-
-class _Whole:
-    """One chunk as an async iterator."""
-
-    def __init__(self, chunk: bytes) -> None:
-        self._left = [chunk]
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
 
 
 def foremost(failures: BaseExceptionGroup[BaseException]) -> BaseException:

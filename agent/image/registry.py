@@ -5,10 +5,9 @@ Source: OCI distribution specification v1.1, "Pull", "Push", "Content Management
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import quote
 
 from yarl import URL
@@ -19,8 +18,6 @@ from agent.formats.digest import Digest
 from agent.formats.jobs import RegistryAccess
 from agent.image import manifest, registry_errors
 from agent.image.registry_http import Answer, Ask, Transport
-
-_DOWNLOAD_BYTES: Final = 128 << 10  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +63,33 @@ class Registry:
         return answer.status == 200
 
     async def blob(
-        self, repository: str, wanted: Digest, offset: int = 0
-    ) -> AsyncGenerator[bytes, None]:
-        """The blob's bytes from ``offset`` on, unchecked.
+        self,
+        repository: str,
+        wanted: Digest,
+        take: Callable[[memoryview], None],
+        offset: int = 0,
+    ) -> None:
+        """Hand the blob's bytes from ``offset`` on to ``take``, unchecked, in a worker thread.
+
+        The buffer that ``take`` gets is used again; what it raises comes out as it is.
 
         Raises:
             NotFound: the registry does not have it.
         """
         url = self._transport.url(f"{repository}/blobs/{wanted}")
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = await self._transport.open(Ask("GET", url, _scope(repository), headers))
-        async with response:
-            if response.status not in (200, 206):
-                body = await response.content.read(16 << 10)
-                answer = Answer(response.url, response.status, response.headers, body)
-                raise self._wrong(answer)
-            surplus = offset if response.status == 200 else 0
-            while True:
-                with registry_errors.mapped(self.host):
-                    chunk = await response.content.read(_DOWNLOAD_BYTES)
-                if not chunk:
-                    return
-                if surplus:  # the registry does not know Range
-                    chunk, surplus = chunk[surplus:], max(0, surplus - len(chunk))
-                if chunk:
-                    yield chunk
+        surplus = offset
+
+        def part(status: int, chunk: memoryview) -> None:
+            nonlocal surplus
+            if status == 200 and surplus:  # the registry does not know Range
+                chunk, surplus = chunk[surplus:], max(0, surplus - len(chunk))
+            if chunk:
+                take(chunk)
+
+        answer = await self._transport.receive(Ask("GET", url, _scope(repository), headers), part)
+        if answer.status not in (200, 206):
+            raise self._wrong(answer)
 
     async def start_upload(self, repository: str) -> Upload:
         """Begin a blob."""
@@ -113,8 +112,8 @@ class Registry:
             raise self._wrong(answer)
         return answer.status == 201
 
-    async def send(self, upload: Upload, chunks: AsyncIterator[bytes]) -> Upload:
-        """Stream the blob's next bytes, until ``chunks`` ends."""
+    async def send(self, upload: Upload, chunks: Iterator[bytes]) -> Upload:
+        """Stream the blob's next bytes, until ``chunks`` ends; a worker thread takes them."""
         ask = self._push("PATCH", upload.url, upload.repository)
         answer = await self._transport.stream(ask, chunks)
         if answer.status not in (202, 204):

@@ -5,6 +5,7 @@ Details begin with ``unauthorized:``, ``certificate:`` or ``unreachable:`` (ever
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,13 @@ _CERTIFICATE: Final = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ServerFingerprintMismatch,
     ssl.SSLCertVerificationError,
+)
+_BROKEN: Final = (
+    TimeoutError,
+    aiohttp.ClientError,
+    http.client.HTTPException,
+    OSError,
+    EOFError,
 )
 _WRONG_SETTINGS: Final = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
 
@@ -45,7 +53,7 @@ def mapped(host: str) -> Iterator[None]:
         ) from cause
     except _WRONG_SETTINGS as cause:
         raise _refused(f"{host!r} is no address.", f"unreachable: {_words(cause)}") from cause
-    except (TimeoutError, aiohttp.ClientError, OSError, EOFError) as cause:
+    except _BROKEN as cause:
         raise unreachable(host, _words(cause) or "no answer in time") from cause
 
 

@@ -1,29 +1,36 @@
-"""Requests to one registry: TLS, credentials, redirects, deadlines. What is asked is registry.py's."""
+"""Requests to one registry: TLS, credentials, redirects, deadlines. What is asked is registry.py's.
+
+Small ones are made by the event loop; blobs go through worker threads (``channel``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self, TypeVar
 
 import aiohttp
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from agent.errors import REGISTRY_CONNECTION_FAILED, Refused
 from agent.formats.jobs import RegistryAccess
 from agent.image import registry_errors
+from agent.image.channel import Channel, Received
 from agent.image.registry_auth import Authorizer
 
 _CONNECT_S: Final = 10.0
 _READ_S: Final = 60.0  # silence of a registry that owes us an answer; it may have to hash a blob
-_STALL_S: Final = 60.0  # it must take a chunk of ours within this
 _MAX_REDIRECTS: Final = 5
 _MAX_ANSWER_BYTES: Final = 8 << 20  # but for blobs, no answer is larger than a manifest
+_MAX_WORDS_BYTES: Final = 64 << 10  # of an answer that is no blob where one was asked for
 _READ_BUFFER_BYTES: Final = 256 << 10
+_PART_BYTES: Final = 256 << 10  # of a blob handed on at once
+_THREADS: Final = 16  # for blobs; how many there are at once is the callers' business
 _FOLLOWED: Final = (301, 302, 303, 307, 308)
 
 
@@ -35,6 +42,34 @@ class Answer:
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes = b""
+
+    def release(self) -> None:
+        """Nothing is held: all of it is here."""
+
+
+class _Response(Protocol):
+    """An answer's head."""
+
+    @property
+    def url(self) -> URL:
+        """Where it came from."""
+
+    @property
+    def status(self) -> int:
+        """HTTP's."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """HTTP's."""
+
+    def release(self) -> object:
+        """Give up its body."""
+
+
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=_Response)
+_Send = Callable[[URL, dict[str, str]], Awaitable[_R]]  # an address and headers → the answer
+Take = Callable[[int, memoryview], None]  # an answer's status, and the next part of its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +94,17 @@ class Transport:
         except ValueError as cause:
             raise Refused(f"{access.host!r} is no address of a registry.") from cause
         self._auth = Authorizer(access, self._get_token, allowed_realms)
-        self._tls: ssl.SSLContext | bool = True if access.plain_http else _tls(access)
+        self._tls = None if access.plain_http else _tls(access)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=16),
+            connector=aiohttp.TCPConnector(ssl=self._tls or True, limit=16),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S),
             read_bufsize=_READ_BUFFER_BYTES,
         )
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
         return self
 
     async def __aexit__(
@@ -77,6 +113,7 @@ class Transport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._threads.shutdown(wait=False)  # nobody uses one any more, and they end by themselves
         await self._session.close()
 
     def url(self, path: str) -> URL:
@@ -107,45 +144,72 @@ class Transport:
 
         Redirects to other hosts go without credentials, and never from TLS to plain HTTP.
         """
-        url = ask.url
-        for _ in range(_MAX_REDIRECTS):
-            response = await self._open_authorized(ask, url)
-            if ask.method not in ("GET", "HEAD") or response.status not in _FOLLOWED:
-                return response
-            target = self.located(response)
-            response.release()
-            if target.scheme != "https" and not self._plain:
-                raise Refused(
-                    f"Registry {self.host} redirects to an address without TLS.",
-                    code=REGISTRY_CONNECTION_FAILED,
-                    details=f"unreachable: redirect to {target.scheme}://{target.host}",
-                )
-            url = target
-        raise registry_errors.unreachable(self.host, "too many redirects")
 
-    async def stream(self, ask: Ask, chunks: AsyncIterator[bytes]) -> Answer:
-        """Send ``chunks`` as the body. Not repeated here: on a 401 the caller has to start anew.
+        async def send(url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+            with registry_errors.mapped(self.host):
+                return await self._session.request(
+                    ask.method, url, headers=headers, data=ask.body, allow_redirects=False
+                )
+
+        return await self._followed(ask, send)
+
+    async def stream(self, ask: Ask, chunks: Iterator[bytes]) -> Answer:
+        """Send ``chunks`` as the body, which a worker thread takes. Not repeated here: on a 401 the
+        caller has to start anew. Cancelled, the connection is cut, and the thread ends before this does.
 
         Raises:
             Retryable: the connection broke, or the registry took nothing for a minute.
         """
         headers = await self._headers(ask, ask.url)
-        with registry_errors.mapped(self.host):
-            async with asyncio.timeout(_STALL_S) as deadline:
-                async with self._session.request(
-                    ask.method,
-                    ask.url,
-                    headers=headers,
-                    data=_Watched(chunks, deadline),
-                    allow_redirects=False,
-                ) as response:
-                    body = await response.content.read(64 << 10)
-        if response.status == 401:
-            self._auth.learn(response.headers.getall("WWW-Authenticate", []), ask.scope)
-            raise registry_errors.unreachable(self.host, "the login ended during the upload")
-        return Answer(response.url, response.status, response.headers, body)
+        channel = Channel(self.host, ask.url, self._tls)
 
-    def located(self, response: aiohttp.ClientResponse | Answer) -> URL:
+        def work() -> Answer:
+            with channel:
+                received = channel.ask(ask.method, headers, chunks)
+                return _answer(ask.url, received, received.read(_MAX_WORDS_BYTES))
+
+        answer = await self._in_thread(channel, work)
+        if answer.status == 401:
+            self._auth.learn(answer.headers.getall("WWW-Authenticate", []), ask.scope)
+            raise registry_errors.unreachable(self.host, "the login ended during the upload")
+        return answer
+
+    async def receive(self, ask: Ask, take: Take) -> Answer:
+        """Ask as ``open`` does; a body that was asked for (200, 206) goes to ``take`` in a worker thread.
+
+        The buffer that ``take`` gets is used again. What it raises comes out as it is. Cancelled, the
+        connection is cut, and the thread ends before this does.
+        """
+
+        async def send(url: URL, headers: dict[str, str]) -> Answer:
+            channel = Channel(self.host, url, self._tls)
+
+            def work() -> Answer:
+                with channel:
+                    received = channel.ask(ask.method, headers)
+                    if received.status not in (200, 206):
+                        return _answer(url, received, received.read(_MAX_WORDS_BYTES))
+                    buffer = memoryview(bytearray(_PART_BYTES))
+                    while taken := received.readinto(buffer):
+                        take(received.status, buffer[:taken])
+                    return _answer(url, received)
+
+            return await self._in_thread(channel, work)
+
+        return await self._followed(ask, send)
+
+    async def _in_thread(self, channel: Channel, work: Callable[[], _T]) -> _T:
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            channel.abort()
+            await asyncio.wait([doing])
+            if not doing.cancelled():
+                doing.exception()  # taken note of
+            raise
+
+    def located(self, response: _Response) -> URL:
         """Where an answer's ``Location`` points; a registry behind a proxy may misname its scheme."""
         text = response.headers.get("Location", "")
         try:
@@ -159,13 +223,26 @@ class Transport:
             target = URL(f"{self.base}{tail}", encoded=True)
         return target
 
-    async def _open_authorized(self, ask: Ask, url: URL) -> aiohttp.ClientResponse:
-        while True:
-            headers = await self._headers(ask, url)
-            with registry_errors.mapped(self.host):
-                response = await self._session.request(
-                    ask.method, url, headers=headers, data=ask.body, allow_redirects=False
+    async def _followed(self, ask: Ask, send: _Send[_R]) -> _R:
+        url = ask.url
+        for _ in range(_MAX_REDIRECTS):
+            response = await self._authorized(ask, url, send)
+            if ask.method not in ("GET", "HEAD") or response.status not in _FOLLOWED:
+                return response
+            target = self.located(response)
+            response.release()
+            if target.scheme != "https" and not self._plain:
+                raise Refused(
+                    f"Registry {self.host} redirects to an address without TLS.",
+                    code=REGISTRY_CONNECTION_FAILED,
+                    details=f"unreachable: redirect to {target.scheme}://{target.host}",
                 )
+            url = target
+        raise registry_errors.unreachable(self.host, "too many redirects")
+
+    async def _authorized(self, ask: Ask, url: URL, send: _Send[_R]) -> _R:
+        while True:
+            response = await send(url, await self._headers(ask, url))
             if response.status != 401 or not self._is_own(url):
                 return response
             challenges = response.headers.getall("WWW-Authenticate", [])
@@ -188,18 +265,8 @@ class Transport:
                 return response.status, await response.content.read(256 << 10)
 
 
-class _Watched:
-    """``chunks``, putting the deadline off whenever one was taken."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout) -> None:
-        self._chunks, self._deadline = chunks, deadline
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._deadline.reschedule(asyncio.get_running_loop().time() + _STALL_S)
-        return await anext(self._chunks)
+def _answer(url: URL, received: Received, body: bytes = b"") -> Answer:
+    return Answer(url, received.status, CIMultiDictProxy(CIMultiDict(received.headers)), body)
 
 
 def _tls(access: RegistryAccess) -> ssl.SSLContext:

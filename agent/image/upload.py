@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from agent.errors import Broken, Retryable, SnapError
 from agent.image.backoff import Backoff, persist
-from agent.image.blobs import BlobChunks, BlobReader
+from agent.image.blobs import BlobReader
 from agent.image.compression import Codec
 from agent.image.content import Blob, LayerPlan
 from agent.image.registry import Registry, Upload
 
+_TELL_BYTES: Final = 4 << 20  # between two words on how far a layer is
 _ABORT_S: Final = 5.0  # the registry forgets unfinished uploads by itself, later
 
 
@@ -89,14 +90,11 @@ class LayerUpload:
         if self._upload is None:
             await _whole(self._start())
         with BlobReader(self._plan, self._codec) as reader:
-            async with aclosing(BlobChunks(reader)) as made:
-                body = _Body(made, offset, lambda: self._consumed(reader.consumed))
-                try:
-                    await _whole(self._send(body), body.stop)
-                except SnapError as cause:
-                    raise body.failure or cause from cause
-                finally:
-                    self._pushed += body.sent
+            body = _Body(reader, offset, self._consumed)
+            try:
+                await _whole(self._send(body), body.stop)
+            finally:
+                self._pushed += body.sent
             blob = reader.blob()
         await _whole(self._finish(blob))
         return blob
@@ -161,43 +159,46 @@ async def _whole(step: Coroutine[Any, Any, None], stop: Callable[[], None] | Non
 
 
 class _Body:
-    """A blob's bytes from an offset on; what is before is made once more, for the digests.
+    """A blob's bytes from an offset on, for a worker thread; what is before is made once more, for the digests.
 
     Attributes:
         sent: bytes handed out.
-        failure: what went wrong in making them; the client library calls it a broken connection.
     """
 
-    def __init__(self, made: BlobChunks, offset: int, tell: Callable[[], None]) -> None:
-        self._made, self._skip, self._tell = made, offset, tell
+    def __init__(self, reader: BlobReader, offset: int, tell: Callable[[int], None]) -> None:
+        """Take where to tell, in this event loop, how many uncompressed bytes are done."""
+        self._reader, self._skip, self._tell = reader, offset, tell
+        self._loop = asyncio.get_running_loop()
+        self._told = 0
         self.sent = 0
-        self.failure: SnapError | None = None
         self._stopped = False
 
-    def __aiter__(self) -> Self:
+    def __iter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> bytes:
+    def __next__(self) -> bytes:
         while not self._stopped:
-            chunk = await self._next()
-            self._tell()
+            chunk = self._next()
             left = chunk[self._skip :]
             self._skip = max(0, self._skip - len(chunk))
             if left:
                 self.sent += len(left)
                 return left
-        raise StopAsyncIteration
+        raise StopIteration
 
     def stop(self) -> None:
         """End here, as if this were all."""
         self._stopped = True
 
-    async def _next(self) -> bytes:
+    def _next(self) -> bytes:
         try:
-            return await anext(self._made)
-        except SnapError as cause:
-            self.failure = cause
-            raise
+            chunk = next(self._reader, b"")
         except OSError as cause:
-            self.failure = Broken("The checkpoint can't be read any more.", details=str(cause))
-            raise self.failure from cause
+            raise Broken("The checkpoint can't be read any more.", details=str(cause)) from cause
+        done = self._reader.consumed
+        if not chunk or done >= self._told + _TELL_BYTES:
+            self._told = done
+            self._loop.call_soon_threadsafe(self._tell, done)
+        if not chunk:
+            raise StopIteration
+        return chunk

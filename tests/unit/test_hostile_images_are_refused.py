@@ -176,7 +176,7 @@ def test_bomb_comes_out_in_bounded_steps(codec: Codec) -> None:
     blob = tool.compress(memoryview(plain)) + tool.flush()
     steps: list[int] = []
 
-    def take(data: bytes) -> None:
+    def take(data: bytes | memoryview) -> None:
         steps.append(len(data))
 
     out = compression.decompressor(codec, take)
@@ -194,7 +194,7 @@ def test_several_frames_are_one_layer(codec: Codec) -> None:
     for part in (b"one ", b"two"):
         tool = compression.compressor(codec, len(part))
         blob += tool.compress(memoryview(part)) + tool.flush()
-    found: list[bytes] = []
+    found: list[bytes | memoryview] = []
     out = compression.decompressor(codec, found.append)
     for start in range(0, len(blob), 7):
         out.feed(blob[start : start + 7])
