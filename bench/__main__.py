@@ -7,11 +7,11 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from bench import contest, machine, report
-from bench.case import Case, NotMeasured, parse_size, size_text
+from bench.case import Case, parse_size, size_text
 from bench.contest import Outcome
 from bench.lab import Lab
 from bench.report import Result
@@ -52,29 +52,54 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _cases(args: argparse.Namespace) -> Iterator[tuple[Row, Case]]:
-    wanted = [BY_NAME[name] for name in args.rows] or list(ROWS)
-    for row in wanted:
-        if args.smoke and row.name in _LONG and not args.rows:
-            continue
-        sizes = args.size or ((SMOKE,) if args.smoke else row.sizes)
-        kinds = (args.data,) if args.data else row.data
-        for size, kind in itertools.product(sizes, kinds):
-            yield row, Case(size, kind, 1 if args.smoke else args.runs)
+def _cases(args: argparse.Namespace) -> list[tuple[Row, Case]]:
+    """What to measure, each row's first case before all others: stopped early, the most is there."""
+    rows = [BY_NAME[name] for name in args.rows] or list(ROWS)
+    if args.smoke and not args.rows:
+        rows = [row for row in rows if row.name not in _LONG]
+    runs = 1 if args.smoke else args.runs
+    sizes = args.size or ((SMOKE,) if args.smoke else ())
+    found: dict[tuple[str, int, str], tuple[int, Row, Case]] = {}
+    for row in rows:
+        for place, (size, kind) in enumerate(_wanted(row, sizes, args.data)):
+            case = Case(size, kind, runs)
+            found.setdefault((row.name, size, kind), (min(place, 1), row, case))
+    return [(row, case) for _, row, case in sorted(found.values(), key=lambda one: one[0])]
+
+
+def _wanted(row: Row, sizes: Sequence[int], kind: str | None) -> list[tuple[int, str]]:
+    """The row's own cases, or those that were asked for."""
+    kinds = [kind] if kind else list(dict.fromkeys(data for _, data in row.cases))
+    if sizes:
+        return list(itertools.product(sizes, kinds))
+    return [(size, kind or data) for size, data in row.cases]
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class _Contests:
+    """Holds the rows' contests; rows that are looked at differently share their runs."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._held: dict[tuple[str, Case], Result] = {}
+
+    def result(self, row: Row, case: Case) -> Result:
+        """Of one row; what fails is part of it, so that the others still run."""
+        source = BY_NAME[row.source] if row.source else row
+        if (source.name, case) not in self._held:
+            self._held[source.name, case] = _measure(self._lab, source, case)
+        held = self._held[source.name, case]
+        return held if source is row else held.looked_at(row)
+
+
 def _measure(lab: Lab, row: Row, case: Case) -> Result:
-    """One row; what fails is part of the result, so that the others still run."""
     _say(f"{row.name}, {size_text(case.size_bytes)}, {report.DATA_WORDS[case.data]}:")
     try:
         with row.opened(lab, case) as contestants:
             return Result(row, case, contest.hold(contestants, case.runs, _say))
-    except NotMeasured as cause:
-        return Result(row, case, None, str(cause))
     except contest.FAILURES as cause:
         failure = contest.words(cause)
         _say(f"  failed: {failure}")
@@ -90,17 +115,18 @@ def main(argv: Sequence[str]) -> int:
         with opened(Instance(args.instance), _say) as world:
             lab = Lab(world)
             known = machine.facts(lab) if not args.rows and not args.smoke else {}
+            contests = _Contests(lab)
             for row, case in _cases(args):
-                result = _measure(lab, row, case)
+                result = contests.result(row, case)
                 results.append(result)
+                if known:  # at once: a run may be interrupted
+                    written = report.write(results, known)
                 print(json.dumps(result.json(), ensure_ascii=False), flush=True)
     except lifecycle.PROBLEMS as problem:
         _say(f"bench: failed: {problem}")
         return 1
     if known:
-        _say(
-            f"bench: written to {os.path.relpath(report.write(results, known))} and docs/benchmarks.md"
-        )
+        _say(f"bench: written to {os.path.relpath(written)} and docs/benchmarks.md")
     return 1 if any(r.outcome and r.outcome.failures for r in results) else 0
 
 

@@ -14,10 +14,6 @@ OURS: Final = "ours"
 STOCK: Final = "stock"
 
 
-class NotMeasured(RuntimeError):
-    """The bench can't measure this row yet; the message is one sentence."""
-
-
 class Unusable(RuntimeError):
     """A run gave something else than what was to be measured; the message is one sentence."""
 
@@ -62,20 +58,30 @@ class Figures:
         """Of the values."""
         return statistics.median(sample.value for sample in self.samples)
 
-    def json(self) -> dict[str, object]:
-        """Median, spread, all values in order, and the medians of what else was seen."""
-        values = [sample.value for sample in self.samples]
+    @property
+    def notes(self) -> dict[str, float]:
+        """Medians of what else was seen."""
         names = sorted({name for sample in self.samples for name in sample.notes})
-        notes = {
+        return {
             name: rounded(statistics.median(s.notes[name] for s in self.samples if name in s.notes))
             for name in names
         }
+
+    def of_note(self, name: str) -> Figures | None:
+        """The same runs, looked at by one of their notes; None: not all have it."""
+        if not all(name in sample.notes for sample in self.samples):
+            return None
+        return Figures([Sample(sample.notes[name], sample.notes) for sample in self.samples])
+
+    def json(self) -> dict[str, object]:
+        """Median, spread, all values in order, and the medians of what else was seen."""
+        values = [sample.value for sample in self.samples]
         return {
             "median": rounded(self.median),
             "min": rounded(min(values)),
             "max": rounded(max(values)),
             "values": [rounded(value) for value in values],
-            **({"notes": notes} if notes else {}),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 

@@ -9,10 +9,11 @@ from typing import Final
 from bench import ours, stock, ticks
 from bench.case import OURS, STOCK, Case, Contestant, Sample
 from bench.lab import Lab
-from bench.row import Medians, Row, timed
+from bench.row import Medians, Row, faster, timed
 from deploy.devnode.pods import Pod
 
 BARE: Final = "bare runc"
+WALL: Final = "wall_s"
 _PAUSE_FASTER: Final = 10
 _BARE_SLOWER: Final = 1.15
 
@@ -28,7 +29,7 @@ def _pauses(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
                     undo = way(pod)
                 gap_s = ticks.longest_gap_s(pod, watch.began_s, watch.ended_s)
                 undo()
-            return Sample(gap_s, {"wall_s": watch.seconds})
+            return Sample(gap_s, {WALL: watch.seconds})
 
         return run
 
@@ -52,26 +53,6 @@ def _is_short(medians: Medians, _: Case) -> bool:
     return medians[STOCK] / mine >= _PAUSE_FASTER and mine <= _BARE_SLOWER * medians[BARE]
 
 
-@contextlib.contextmanager
-def _checkpoints(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
-    lab.rest  # noqa: B018 - as above
-
-    def by_stock() -> Sample:
-        with lab.hog(case) as pod, timed() as watch:
-            archive = stock.checkpoint(lab, pod)
-        stock.forget_archive(archive)
-        return Sample(watch.seconds)
-
-    def by_us() -> Sample:
-        with lab.hog(case) as pod:
-            with timed() as watch:
-                made = ours.checkpoint(lab, pod)
-            lab.delete_checkpoint(made.id)
-        return Sample(watch.seconds, {"pause_ms": made.pause_ms, "size_bytes": made.size_bytes})
-
-    yield {STOCK: by_stock, OURS: by_us}
-
-
 PAUSE: Final = Row(
     "pause",
     "largest gap in the ticks that the process prints",
@@ -85,6 +66,8 @@ CHECKPOINT: Final = Row(
     "request → archive complete and usable",
     "s",
     "≥ 10x",
-    lambda medians, _: medians[STOCK] / medians[OURS] >= 10,
-    _checkpoints,
+    faster(10),
+    _pauses,
+    source=PAUSE.name,
+    note=WALL,
 )

@@ -9,9 +9,10 @@ from typing import Final
 from bench import counters, ours, pipeline, stock
 from bench.case import OURS, STOCK, Case, Contestant, Sample
 from bench.lab import Lab
-from bench.row import Medians, Row, at_most, faster, timed
+from bench.row import LARGE, SMALL, Medians, Row, at_most, faster, timed
 
 PIPELINE: Final = "pipeline"
+WRITTEN: Final = "written ÷ memory"
 _PUSH_FASTER: Final = {"half": 10.0, "full": 3.0}
 _OF_PIPELINE: Final = 0.75
 
@@ -67,20 +68,11 @@ def _push_is_fast(medians: Medians, case: Case) -> bool:
 
 @contextlib.contextmanager
 def _whole_jobs(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
-    """A fresh process for each run; the value is either the time or the bytes written."""
+    """A fresh process for each run; the time, and beside it the bytes written."""
     yield {
-        STOCK: lambda: Sample(_stock_job(lab, case)["seconds"]),
+        STOCK: lambda: _seconds_first(_stock_job(lab, case)),
         OURS: lambda: _seconds_first(_our_job(lab, case)),
     }
-    lab.empty_registry()
-
-
-@contextlib.contextmanager
-def _written(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
-    def of(job: dict[str, float]) -> Sample:
-        return Sample(job["written_bytes"] / case.size_bytes, {"seconds": job["seconds"]})
-
-    yield {STOCK: lambda: of(_stock_job(lab, case)), OURS: lambda: of(_our_job(lab, case))}
     lab.empty_registry()
 
 
@@ -100,7 +92,7 @@ def _stock_job(lab: Lab, case: Case) -> dict[str, float]:
         written = counters.written_since(before, group)
         ours.check_visible(lab, name)
         stock.forget_archive(archive)
-    return {"seconds": watch.seconds, "written_bytes": written}
+    return {"seconds": watch.seconds, WRITTEN: written / case.size_bytes}
 
 
 def _our_job(lab: Lab, case: Case) -> dict[str, float]:
@@ -116,7 +108,7 @@ def _our_job(lab: Lab, case: Case) -> dict[str, float]:
         ours.check_visible(lab, pushed.repository)
         lab.delete_checkpoint(pushed.checkpoint.id)
     pause_ms = pushed.checkpoint.pause_ms
-    return {"seconds": watch.seconds, "written_bytes": written, "pause_ms": pause_ms}
+    return {"seconds": watch.seconds, WRITTEN: written / case.size_bytes, "pause_ms": pause_ms}
 
 
 PUSH: Final = Row(
@@ -126,7 +118,8 @@ PUSH: Final = Row(
     "≥ 10x (random data ≥ 3x), ≥ 75 % of the pipeline's rate",
     _push_is_fast,
     _pushes,
-    data=("half", "full"),
+    cases=((LARGE, "half"), (LARGE, "full"), (SMALL, "half"), (SMALL, "full")),
+    told=("cpu_s",),
 )
 CHECKPOINT_AND_PUSH: Final = Row(
     "checkpoint-and-push",
@@ -142,5 +135,7 @@ BYTES_WRITTEN: Final = Row(
     "x",
     "≤ 1.1",
     at_most(1.1),
-    _written,
+    _whole_jobs,
+    source=CHECKPOINT_AND_PUSH.name,
+    note=WRITTEN,
 )

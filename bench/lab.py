@@ -23,6 +23,7 @@ from deploy.devnode.world import CLUSTER, Deployment, World
 from snap_protos.runtime.v1 import api_pb2 as cri
 
 CONTAINER: Final = "app"
+PAGE_BYTES: Final = 4096
 FILL_S: Final = 180.0
 TICKS_PER_S: Final = 200
 _DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")

@@ -29,10 +29,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """An image at the registry, NAME@DIGEST."""
+    """An image at the registry, NAME@DIGEST; ``pushed_bytes`` went over the wire."""
 
     checkpoint: Checkpoint
     image: str
+    pushed_bytes: int
 
     @property
     def repository(self) -> str:
@@ -50,7 +51,9 @@ def checkpoint_and_push(lab: Lab, pod: Pod, name: str) -> Pushed:
     wanted = {**lab.target(pod), "registry": REGISTRY, "image_name": name, "tag": "latest"}
     answer = lab.rest.post("/checkpoint/kubelet/checkpoint-and-push", wanted, timeout_s=CALL_S)
     repository = str(answer["image"]).partition("@")[0].rpartition(":")[0]
-    return Pushed(_made(answer), f"{repository}@{answer['image_digest']}")
+    job = lab.rest.get(f"/jobs/{answer['job_id']}")
+    pushed = int(job["pushes"][0]["pushed_bytes"])
+    return Pushed(_made(answer), f"{repository}@{answer['image_digest']}", pushed)
 
 
 def _made(answer: dict[str, Any]) -> Checkpoint:

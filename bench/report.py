@@ -31,17 +31,22 @@ through `CreateContainer`. One row alone: `./dev bench pause --size 1GiB --runs 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row with one case: its outcome, or why there is none."""
+    """One row with one case, and what came of it."""
 
     row: Row
     case: Case
-    outcome: Outcome | None
-    not_measured: str = ""
+    outcome: Outcome
+
+    def looked_at(self, row: Row) -> Result:
+        """The same runs as ``row`` sees them."""
+        seen = {name: one.of_note(row.note) for name, one in self.outcome.figures.items()}
+        kept = {name: one for name, one in seen.items() if one is not None}
+        return Result(row, self.case, Outcome(kept, self.outcome.failures))
 
     @property
     def ratio(self) -> float | None:
         """Stock ÷ ours, where both are."""
-        figures = self.outcome.figures if self.outcome else {}
+        figures = self.outcome.figures
         if STOCK not in figures or OURS not in figures or not figures[OURS].median:
             return None
         return rounded(figures[STOCK].median / figures[OURS].median)
@@ -49,9 +54,7 @@ class Result:
     @property
     def reached(self) -> bool | None:
         """Whether the goal is; None when somebody that it asks for has no figure."""
-        if self.not_measured:
-            return False
-        figures = self.outcome.figures if self.outcome else {}
+        figures = self.outcome.figures
         try:
             return self.row.reached({n: f.median for n, f in figures.items()}, self.case)
         except (KeyError, ZeroDivisionError):
@@ -59,15 +62,14 @@ class Result:
 
     def json(self) -> dict[str, object]:
         """Everything, the ratio last."""
-        figures = self.outcome.figures if self.outcome else {}
-        failures = self.outcome.failures if self.outcome else {}
+        figures = self.outcome.figures
+        failures = self.outcome.failures
         return {
             "row": self.row.name,
             "size": size_text(self.case.size_bytes),
             "data": DATA_WORDS[self.case.data],
             "runs": self.case.runs,
             "unit": self.row.unit,
-            **({"not_measured": self.not_measured} if self.not_measured else {}),
             **({"failed": dict(failures)} if failures else {}),
             **{name: figure.json() for name, figure in figures.items()},
             "goal": self.row.goal,
@@ -116,31 +118,36 @@ def _provisional(results: Sequence[Result], machine: Mapping[str, object]) -> li
 
 
 def _line(result: Result) -> str:
-    figures = result.outcome.figures if result.outcome else {}
+    figures = result.outcome.figures
 
     def cell(name: str, unit: str = result.row.unit) -> str:
         if name not in figures:
-            return "failed" if result.outcome and name in result.outcome.failures else "-"
+            return "failed" if name in result.outcome.failures else "-"
         found = figures[name].json()
         return f"{found['median']:g}{unit and ' '}{unit} ({found['min']:g}-{found['max']:g})"
 
-    others = [f"{name} {cell(name, '')}" for name in figures if name not in (STOCK, OURS)]
+    others = [f"{name} {cell(name)}" for name in figures if name not in (STOCK, OURS)]
+    others += _told(result)
     process = f"{size_text(result.case.size_bytes)}, {DATA_WORDS[result.case.data]}"
-    ours = "not measured" if result.not_measured else cell(OURS)
     reached = {True: "yes", False: "no", None: "?"}[result.reached]
     ratio = f"{result.ratio:g}x" if result.ratio else "-"
     return (
-        f"| {result.row.name} | {process} | {cell(STOCK)} | {ours} | {', '.join(others) or '-'} "
+        f"| {result.row.name} | {process} | {cell(STOCK)} | {cell(OURS)} | {', '.join(others) or '-'} "
         f"| {ratio} | {result.row.goal} | {reached} |"
     )
+
+
+def _told(result: Result) -> list[str]:
+    """Medians of the notes that the row shows: where ours spends its time."""
+    figures = result.outcome.figures
+    notes = figures[OURS].notes if OURS in figures else {}
+    return [f"of ours: {name} {notes[name]:g}" for name in result.row.told if name in notes]
 
 
 def _failures(results: Sequence[Result]) -> list[str]:
     found = []
     for result in results:
         where = f"{result.row.name}, {size_text(result.case.size_bytes)}"
-        if result.not_measured:
-            found.append(f"- {where}: not measured: {result.not_measured}")
-        for name, why in (result.outcome.failures if result.outcome else {}).items():
+        for name, why in result.outcome.failures.items():
             found.append(f"- {where}, {name}: {why}")
     return ["", "Without a figure:", "", *found] if found else []

@@ -1,7 +1,8 @@
 """Rows about the way back: from the registry, or from what the node has, to the first tick of the restored process.
 
 The sandbox is the same work for both and left out of the time. Cold: no image, no layer, no page of either is on the
-node, and the page cache is empty. Warm: one restore was done before.
+node, and the page cache is empty. Warm: one restore was done before. After each run the process says the checksum of
+its memory; another one than the original's and the run does not count.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bench import lab as place
-from bench import ours, pipeline, stock, ticks
-from bench.case import OURS, STOCK, Case, Contestant, NotMeasured, Sample, Unusable
+from bench import memory, ours, pipeline, stock, ticks
+from bench.case import OURS, STOCK, Case, Contestant, Sample, Unusable
 from bench.lab import Lab
-from bench.row import Row, faster, timed
+from bench.row import Medians, Row, faster, timed
 from deploy.devnode.pods import PodSpec
 
 ANNOTATION: Final = "snap.weaversoft.io/checkpoint"
+MODE: Final = "snap.weaversoft.io/restore-mode"
+EAGER: Final = "our own eager"
 DOWNLOAD: Final = "our layers by curl"
 HANDLER: Final = "snap"
 RECORD_S: Final = 5.0
+_LAZY_OF_STOCK: Final = 20
+_LAZY_OF_EAGER: Final = 4
 _LEAST_TICKS: Final = 20  # a process that starts anew begins with 1
 
 
@@ -33,6 +38,7 @@ class _Images:
 
     stock: str
     ours: str
+    checksum: str
 
 
 @contextlib.contextmanager
@@ -41,6 +47,7 @@ def _images(lab: Lab, case: Case) -> Iterator[_Images]:
     lab.empty_registry()
     buildah, names = stock.Buildah(lab), (lab.name("stock"), lab.name("ours"))
     with lab.hog(case) as pod:
+        checksum = memory.checksum(lab.pods(lab.node), pod)
         archive = stock.checkpoint(lab, pod)
         pushed = ours.checkpoint_and_push(lab, pod, names[1])
     image = stock.image_name(lab, names[0])
@@ -48,7 +55,7 @@ def _images(lab: Lab, case: Case) -> Iterator[_Images]:
         buildah.push(archive, image)
     stock.forget_archive(archive)
     try:
-        yield _Images(image, pushed.image)
+        yield _Images(image, pushed.image, checksum)
     finally:
         lab.delete_checkpoint(pushed.checkpoint.id)  # not before: the right to restore goes with it
         lab.forget_images(lab.other)
@@ -69,42 +76,70 @@ def _cold(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
                 pipeline.download(lab, images.ours)
             return Sample(watch.seconds)
 
-        yield {**_ways(lab, case, images, before), DOWNLOAD: by_curl}
+        ways = _Ways(lab, case, images, before)
+        yield {STOCK: ways.stock, OURS: ways.eager, DOWNLOAD: by_curl}
 
 
 @contextlib.contextmanager
 def _warm(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     with _images(lab, case) as images:
-        ways = _ways(lab, case, images, lab.settle)
-        for way in ways.values():
-            with contextlib.suppress(
-                Unusable
-            ):  # a first one may be too slow; it leaves the pages here
+        ways = _Ways(lab, case, images, lab.settle).warmed()
+        yield {STOCK: ways.stock, OURS: ways.eager}
+
+
+@contextlib.contextmanager
+def _lazy(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
+    with _images(lab, case) as images:
+        ways = _Ways(lab, case, images, lab.settle).warmed()
+        yield {STOCK: ways.stock, EAGER: ways.eager, OURS: ways.lazy}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """The ways to restore one process, ``before`` done before each."""
+
+    lab: Lab
+    case: Case
+    images: _Images
+    before: Callable[[], None]
+
+    def warmed(self) -> _Ways:
+        """After one restore each, so that image and pages are on the node."""
+        for way in (self.stock, self.eager):
+            with contextlib.suppress(Unusable):  # a first one may be too slow; it leaves the pages
                 way()
-        yield ways
+        return self
 
-
-def _ways(
-    lab: Lab, case: Case, images: _Images, before: Callable[[], None]
-) -> Mapping[str, Contestant]:
-    registry = lab.world.checkpoints
-
-    def by_stock() -> Sample:
-        before()
-        spec = lab.hog_spec(case, lab.name("restored"))
+    def stock(self) -> Sample:
+        """By containerd, from the checkpoint image that buildah made."""
+        registry = self.lab.world.checkpoints
         login = (registry.user, registry.password)
-        return _restore(lab, replace(spec, image=images.stock, auth=login))
+        return self._restored(image=self.images.stock, auth=login)
 
-    def by_us() -> Sample:
-        before()
-        spec = lab.hog_spec(case, lab.name("restored"))
-        wanted = {ANNOTATION: json.dumps({place.CONTAINER: images.ours})}
-        return _restore(lab, replace(spec, handler=HANDLER, annotations=wanted))
+    def eager(self) -> Sample:
+        """By us, all memory there before the process runs."""
+        return self._ours("eager")
 
-    return {STOCK: by_stock, OURS: by_us}
+    def lazy(self) -> Sample:
+        """By us, memory coming while the process runs."""
+        return self._ours("lazy")
+
+    def _ours(self, mode: str) -> Sample:
+        wanted = {ANNOTATION: json.dumps({place.CONTAINER: self.images.ours}), MODE: mode}
+        return self._restored(handler=HANDLER, annotations=wanted)
+
+    def _restored(self, **how: Any) -> Sample:
+        self.before()
+        spec = replace(self.lab.hog_spec(self.case, self.lab.name("restored")), **how)
+        return restored(self.lab, spec, self.images.checksum)
 
 
-def _restore(lab: Lab, spec: PodSpec) -> Sample:
+def restored(lab: Lab, spec: PodSpec, checksum: str) -> Sample:
+    """Restore a pod on the other node, check its memory, remove it.
+
+    Raises:
+        Unusable: it was not restored as asked, or not right.
+    """
     pods = lab.pods(lab.other)
     began_s = time.time()  # the runtime's clock, which dates the first tick
     pod = pods.run(spec)
@@ -114,6 +149,10 @@ def _restore(lab: Lab, spec: PodSpec) -> Sample:
         if tick.number < _LEAST_TICKS:
             reason = found.get("reason", "its runtime did not say why")
             raise Unusable(f"the process started anew: {reason}")
+        mode = spec.annotations.get(MODE, "")
+        if mode and found.get("mode") != mode:
+            raise Unusable(f"restored {found.get('mode')}: {found.get('mode_reason')}")
+        memory.check(pods, pod, checksum)
     finally:
         place.remove(pods, pod)
     notes = {f"{name}_ms": value for name, value in pod.timings_ms.items()}
@@ -137,12 +176,10 @@ def _outcome(lab: Lab, container_id: str) -> dict[str, Any]:
     return {"reason": "the agent was not asked"}
 
 
-@contextlib.contextmanager
-def _lazy(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:  # noqa: ARG001 - a row's signature
-    raise NotMeasured(
-        "the bench asks for eager restores only; lazy ones are tested, but not timed beside stock"
-    )
-    yield {}
+def _is_lazy_fast(medians: Medians, _: Case) -> bool:
+    mine = medians[OURS]
+    fast = medians[STOCK] / mine >= _LAZY_OF_STOCK
+    return fast and medians[EAGER] / mine >= _LAZY_OF_EAGER
 
 
 COLD: Final = Row(
@@ -152,6 +189,7 @@ COLD: Final = Row(
     "≥ 8x",
     faster(8),
     _cold,
+    told=("prepare_ms", "criu_restore_ms"),
 )
 WARM: Final = Row(
     "restore-warm",
@@ -160,12 +198,14 @@ WARM: Final = Row(
     "≥ 4x",
     faster(4),
     _warm,
+    told=("prepare_ms", "criu_restore_ms"),
 )
 LAZY: Final = Row(
     "restore-lazy",
     "pages (stock: image) on the node → first tick, lazily",
     "s",
     "≥ 20x, ≥ 4x of our own eager, every page right in the end",
-    faster(20),
+    _is_lazy_fast,
     _lazy,
+    told=("prepare_ms", "criu_restore_ms"),
 )

@@ -12,7 +12,8 @@ from typing import Final
 from bench.case import OURS, STOCK, Case, Contestant
 from bench.lab import Lab
 
-SIZES: Final = (256 << 20, 1 << 30)
+SMALL: Final = 256 << 20
+LARGE: Final = 1 << 30
 Medians = Mapping[str, float]
 
 
@@ -25,7 +26,9 @@ class Row:
         unit: of the figure; smaller is better.
         goal: of ours, in words; ``reached`` decides by the medians of all contestants.
         opened: sets the row up and gives its contestants, and tidies up after the block.
-        sizes, data: what it is run with in a full run.
+        cases: size and data of what it is run with in a full run; the first ones of all rows come first.
+        source: the row whose runs give this one's figures too, in their notes of the name ``note``.
+        told: notes of ours that the table shows beside the figures.
     """
 
     name: str
@@ -34,8 +37,10 @@ class Row:
     goal: str
     reached: Callable[[Medians, Case], bool]
     opened: Callable[[Lab, Case], AbstractContextManager[Mapping[str, Contestant]]]
-    sizes: tuple[int, ...] = SIZES
-    data: tuple[str, ...] = ("half",)
+    cases: tuple[tuple[int, str], ...] = ((LARGE, "half"), (SMALL, "half"))
+    source: str = ""
+    note: str = ""
+    told: tuple[str, ...] = ()
 
 
 def faster(times: float) -> Callable[[Medians, Case], bool]:

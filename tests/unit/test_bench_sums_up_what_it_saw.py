@@ -10,7 +10,7 @@ import pytest
 from bench import contest, ticks
 from bench.case import OURS, STOCK, Case, Figures, Sample, Unusable, parse_size, size_text
 from bench.report import Result
-from bench.rows import ROWS
+from bench.rows import BY_NAME, ROWS
 
 
 def test_turns_alternate_and_who_failed_is_left_out() -> None:
@@ -61,4 +61,17 @@ def test_a_row_without_its_rivals_claims_nothing() -> None:
     faster = contest.Outcome(
         {OURS: Figures([Sample(2.0)]), STOCK: Figures([Sample(30.0), Sample(40.0)])}, {}
     )
-    assert Result(ROWS[1], case, faster).json()["ratio"] == 17.5
+    assert Result(BY_NAME["checkpoint"], case, faster).json()["ratio"] == 17.5
+
+
+def test_rows_of_the_same_runs_see_their_own_figures() -> None:
+    runs = {
+        STOCK: Figures([Sample(3.0, {"wall_s": 9.0}), Sample(4.0, {"wall_s": 8.0})]),
+        "bare": Figures([Sample(1.0)]),
+        OURS: Figures([Sample(0.5, {"wall_s": 0.5}), Sample(0.4, {"wall_s": 0.6})]),
+    }
+    case = Case(1 << 30, "half", 2)
+    pause = Result(BY_NAME["pause"], case, contest.Outcome(runs, {}))
+    seen = pause.looked_at(BY_NAME["checkpoint"]).json()
+    assert seen["ratio"] == pytest.approx(8.5 / 0.55, rel=1e-3)
+    assert "bare" not in seen
