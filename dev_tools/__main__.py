@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench import __main__ as bench
+from deploy.devcluster import __main__ as devcluster
 from deploy.devnode import __main__ as devnode
 from deploy.devnode import lifecycle
 from dev_tools import checks, demo
@@ -24,6 +25,10 @@ def main(argv: list[str]) -> int:
         return checks.test(rest)
     if command == "test-fast":
         return checks.test_fast(rest)
+    if command == "e2e":
+        return checks.e2e(rest)
+    if command == "cluster":
+        return devcluster.run(rest)
     return devnode.run(rest)
 
 

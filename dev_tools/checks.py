@@ -41,14 +41,27 @@ def test_fast(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """Every test (or those that ``arguments`` name); the nodes are gone afterwards whatever happened."""
+    """Every test but those on a cluster (or those that ``arguments`` name); the nodes are gone afterwards."""
     instance = Instance(os.environ.get("SNAP_DEV_INSTANCE", "test"))
     try:
-        return _pytest(arguments)
+        return _pytest(["--ignore=tests/e2e", *arguments])
     finally:
         if os.geteuid() == 0:
             with contextlib.suppress(lifecycle.Unsuitable), lifecycle.claimed(instance):
                 lifecycle.down(instance)  # nobody else uses it
+
+
+def e2e(arguments: Sequence[str]) -> int:
+    """The tests on a real cluster, which is gone afterwards whatever happened."""
+    named = any(
+        not word.startswith("-") and Path(word.split("::")[0]).exists() for word in arguments
+    )
+    instance = Instance(os.environ.get("SNAP_DEV_INSTANCE", "e2e"))
+    try:
+        return _pytest([*([] if named else ["tests/e2e"]), *arguments])
+    finally:
+        with contextlib.suppress(lifecycle.Unsuitable), lifecycle.claimed(instance):
+            lifecycle.down(instance)  # nobody else uses it
 
 
 def _pytest(arguments: Sequence[str]) -> int:

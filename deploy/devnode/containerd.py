@@ -12,6 +12,8 @@ from typing import Final
 from deploy.devnode.instance import Instance
 
 WRAPPER: Final = "/opt/snap/bin/snap-runc"
+CA: Final = "etc/snap-devnode-ca.crt"
+SERVICE: Final = "exec containerd --config /etc/containerd/config.toml"
 
 _CONFIG: Final = """\
 version = 3
@@ -44,15 +46,15 @@ state = "/run/containerd"
 """
 
 
-def configure(root: Path, instance: Instance, node: int, ca: Path) -> None:
-    """Write containerd's, CNI's and the trust store's files for ``node`` below ``root`` (its upper directory)."""
+def files(instance: Instance, node: int, ca: Path) -> dict[str, str]:
+    """containerd's, CNI's and the trust store's files for ``node`` by path."""
     config = _CONFIG.format(pause=f"{instance.base_registry}/pause:latest", wrapper=WRAPPER)
-    _write(root / "etc/containerd/config.toml", config)
+    made = {"etc/containerd/config.toml": config, CA: ca.read_text()}
     for registry in (instance.base_registry, instance.checkpoint_registry):
-        hosts = f'server = "https://{registry}"\n[host."https://{registry}"]\n  ca = "/etc/snap-devnode-ca.crt"\n'
-        _write(root / "etc/containerd/certs.d" / registry / "hosts.toml", hosts)
-    _write(root / "etc/snap-devnode-ca.crt", ca.read_text())
-    _write(root / "etc/cni/net.d/10-bridge.conflist", json.dumps(_cni(instance.pod_range(node))))
+        hosts = f'server = "https://{registry}"\n[host."https://{registry}"]\n  ca = "/{CA}"\n'
+        made[f"etc/containerd/certs.d/{registry}/hosts.toml"] = hosts
+    made["etc/cni/net.d/10-bridge.conflist"] = json.dumps(_cni(instance.pod_range(node)))
+    return made
 
 
 def _cni(pods: str) -> dict[str, object]:
@@ -71,8 +73,3 @@ def _cni(pods: str) -> dict[str, object]:
     }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     return {"cniVersion": "1.0.0", "name": "devnode", "plugins": [bridge, ports]}
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)

@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from deploy.devnode import cgroups, network, node, processes, publishing, registries, rootfs, tls
 from deploy.devnode.instance import NODE_NUMBERS, STATE_ROOT, Instance, cache_root
-from deploy.devnode.node import Node
+from deploy.devnode.node import Fittings, Node
 from deploy.devnode.registries import Registry
 from deploy.devnode.rootfs import NodeParts, Say
 from deploy.devnode.tls import Certificates
@@ -83,6 +83,21 @@ def claimed(instance: Instance) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What nodes stand on: the bridge, the authority that they trust and two running registries.
+
+    ``filled`` tells whether the base images are there already.
+    """
+
+    instance: Instance
+    parts: NodeParts
+    certificates: Certificates
+    base: Registry
+    checkpoints: Registry
+    filled: bool
+
+
 def up(instance: Instance, say: Say, *, nodes: tuple[int, ...] = NODE_NUMBERS) -> Running:
     """Start everything from nothing; what was left of an earlier run is removed first.
 
@@ -93,15 +108,29 @@ def up(instance: Instance, say: Say, *, nodes: tuple[int, ...] = NODE_NUMBERS) -
     """
     check_machine()
     parts = rootfs.ready_parts(say)
+    with removed_on_failure(instance):
+        ground = lay_ground(instance, parts, say)
+        ca = ground.certificates.ca
+        return start_nodes(ground, {n: node.fittings(instance, n, ca) for n in nodes}, say)
+
+
+@contextlib.contextmanager
+def removed_on_failure(instance: Instance) -> Iterator[None]:
+    """Begin the block without a trace of ``instance``, and leave none if it fails, by Ctrl-C too."""
     down(instance)
     try:
-        return _start(instance, parts, say, nodes)
+        yield
     except BaseException:
         down(instance)
         raise
 
 
-def _start(instance: Instance, parts: NodeParts, say: Say, numbers: tuple[int, ...]) -> Running:
+def lay_ground(instance: Instance, parts: NodeParts, say: Say) -> Ground:
+    """Make the state folder and the bridge, and start the registries.
+
+    Raises:
+        network.NetworkTaken, processes.NotReady: it could not be.
+    """
     instance.state.mkdir(parents=True)
     _put_on_a_plain_file_system(instance)
     instance.state.chmod(0o700)
@@ -112,12 +141,22 @@ def _start(instance: Instance, parts: NodeParts, say: Say, numbers: tuple[int, .
     filled = publishing.restore_storage(base, parts)
     base.start()
     checkpoints.start()
-    started = tuple(node.start(instance, n, parts, certificates.ca) for n in numbers)
-    if not filled:
-        publishing.publish(base, parts, say)
+    return Ground(instance, parts, certificates, base, checkpoints, filled)
+
+
+def start_nodes(ground: Ground, fittings: Mapping[int, Fittings], say: Say) -> Running:
+    """Start the nodes of these numbers and wait until their runtimes answer.
+
+    Raises:
+        processes.NotReady: one did not come up.
+    """
+    instance, parts = ground.instance, ground.parts
+    started = tuple(node.start(instance, n, parts, fitted) for n, fitted in fittings.items())
+    if not ground.filled:
+        publishing.publish(ground.base, parts, say)
     for one in started:
         node.wait_ready(one)
-    return Running(instance, parts, base, checkpoints, started)
+    return Running(instance, parts, ground.base, ground.checkpoints, started)
 
 
 def _put_on_a_plain_file_system(instance: Instance) -> None:
@@ -161,7 +200,7 @@ def keep_logs(instance: Instance) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found = [*instance.state.glob("*.log"), *instance.state.glob("node*/init.log")]
-    found += instance.state.glob("node*/upper/var/log/containerd.log")
+    found += instance.state.glob("node*/upper/var/log/*.log")
     for log in found:
         name = "-".join(log.relative_to(instance.state).parts)
         shutil.copyfile(log, folder / name.replace("-upper-var-log", ""))

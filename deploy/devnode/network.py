@@ -47,7 +47,12 @@ def plug_in(instance: Instance, node: int, init_pid: int) -> None:
 
 def route_pods(instance: Instance, node: int) -> None:
     """Let this machine reach the pods of ``node`` at their own addresses."""
-    _ip("route", "replace", instance.pod_range(node), "via", instance.address(node))
+    route(instance.pod_range(node), instance.address(node))
+
+
+def route(addresses: str, via: str) -> None:
+    """Let this machine reach ``addresses`` through the node at ``via``; it ends with the bridge."""
+    _ip("route", "replace", addresses, "via", via)
 
 
 def remove(instance: Instance) -> None:

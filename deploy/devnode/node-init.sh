@@ -1,16 +1,17 @@
 #!/bin/sh
-# First process of a node: turns the folder it is given into the root of its own namespaces, then keeps containerd
-# running and reaps whatever is left behind. Started by node.py in fresh mount, pid, net, uts, ipc and cgroup
+# First process of a node: turns the folder it is given into the root of its own namespaces, then keeps its
+# services running and reaps whatever is left behind. Started by node.py in fresh mount, pid, net, uts, ipc and cgroup
 # namespaces; everything mounted here disappears with them.
 #
-# Environment: NODE (folder: root upper work data old), LOWER (the root tree), SOURCE and SITE (the agent and its
-# packages), HOSTNAME_, ADDRESS (with prefix), GATEWAY, PEERS ("range address;…"), CGROUPS ("folder options" lines).
+# Environment: NODE (folder: root upper work data old), LOWER (the root tree), BINDS ("source target" lines: folders of
+# this machine to read inside), HOSTNAME_, ADDRESS (with prefix), GATEWAY, PEERS ("range address" lines), CGROUPS
+# ("folder options" lines). Services are the programs in /etc/devnode/services; each one's log is /var/log/NAME.log.
 set -eu
 
 R=$NODE/root
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$NODE/upper,workdir=$NODE/work" "$R"
-mkdir -p "$R/.old" "$R/opt/snap/src" "$R/opt/snap/site" "$R/opt/snap/bin"
+mkdir -p "$R/.old" "$R/opt/snap/bin"
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys"
 mount -t tmpfs -o mode=755 tmpfs "$R/run"
@@ -20,10 +21,11 @@ for d in containerd snap kubelet; do # on the disk itself: overlayfs and big fil
 done
 mkdir -p "$NODE/data/pods" "$R/var/log/pods"
 mount --bind "$NODE/data/pods" "$R/var/log/pods"
-mount --bind "$SOURCE" "$R/opt/snap/src"
-mount -o remount,bind,ro "$R/opt/snap/src"
-mount --bind "$SITE" "$R/opt/snap/site"
-mount -o remount,bind,ro "$R/opt/snap/site"
+echo "$BINDS" | while read -r source target; do
+    mkdir -p "$R/$target"
+    mount --bind "$source" "$R/$target"
+    mount -o remount,bind,ro "$R/$target"
+done
 
 if [ "$CGROUPS" = "- v2" ]; then
     mount -t cgroup2 cgroup2 "$R/sys/fs/cgroup"
@@ -78,10 +80,13 @@ ip route add default via "$GATEWAY"
 echo "$PEERS" | while read -r range via; do ip route add "$range" via "$via"; done
 echo 1 > /proc/sys/net/ipv4/ip_forward
 
-unset NODE LOWER SOURCE SITE HOSTNAME_ ADDRESS GATEWAY PEERS CGROUPS R
-while :; do
-    containerd --config /etc/containerd/config.toml < /dev/null >> /var/log/containerd.log 2>&1 &
-    daemon=$!
-    while kill -0 "$daemon" 2> /dev/null; do wait "$daemon" || :; done # waiting reaps orphans, too
-    sleep 0.2
+unset NODE LOWER BINDS HOSTNAME_ ADDRESS GATEWAY PEERS CGROUPS R
+for service in /etc/devnode/services/*; do
+    (
+        while :; do # whatever ends or is killed comes back
+            "$service" < /dev/null >> "/var/log/${service##*/}.log" 2>&1 || :
+            sleep 0.2
+        done
+    ) &
 done
+while :; do wait || :; sleep 1; done # waiting reaps orphans, too

@@ -7,8 +7,8 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,28 @@ HELPERS: Final = {  # what `prepare` puts on a node; copied when the checkout ha
     "snap-runc": REPOSITORY / "agent/restore/snap-runc.sh",
     "snap-dump": REPOSITORY / "agent/checkpoint/snap-dump.sh",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Fittings:
+    """What one node has beyond the common tree.
+
+    Attributes:
+        files: contents by path below /.
+        binds: folders of this machine by the path where the node reads them.
+        services: shell scripts by name; the node's init keeps them running.
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    binds: Mapping[str, Path] = field(default_factory=dict)
+    services: Mapping[str, str] = field(default_factory=dict)
+
+    def __or__(self, more: Fittings) -> Fittings:
+        return Fittings(
+            {**self.files, **more.files},
+            {**self.binds, **more.binds},
+            {**self.services, **more.services},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,10 @@ class Node:
     def log(self) -> Path:
         """What the node's init wrote."""
         return self.instance.state / self.name / "init.log"
+
+    def log_of(self, service: str) -> Path:
+        """What a service of the node wrote."""
+        return self.instance.state / self.name / f"upper/var/log/{service}.log"
 
     @property
     def is_running(self) -> bool:
@@ -146,19 +172,26 @@ def find(instance: Instance, number: int) -> Node | None:
     return node if node.is_running else None
 
 
-def start(instance: Instance, number: int, parts: NodeParts, ca: Path) -> Node:
-    """Start a node from nothing: its own root over the shared tree, its namespaces, its cable, containerd.
+def fittings(instance: Instance, number: int, ca: Path) -> Fittings:
+    """A node with containerd, the handler ``snap`` and the agent's helpers."""
+    return Fittings(
+        containerd.files(instance, number, ca), services={"containerd": containerd.SERVICE}
+    )
+
+
+def start(instance: Instance, number: int, parts: NodeParts, fitted: Fittings) -> Node:
+    """Start a node from nothing: its own root over the shared tree, its namespaces, its cable, its services.
 
     Raises:
         processes.NotReady: it did not come up; the message ends with its log.
     """
     folder = instance.state / f"node{number}"
-    _lay_out(folder, instance, number, ca, parts)
+    _lay_out(folder, instance, number, fitted, parts)
     launch = Launch(
         _unshare(),
         f"{instance.cgroup}/node{number}",
         folder / "init.log",
-        _environment(instance, number, parts, folder),
+        _environment(instance, number, parts, folder, fitted),
     )
     outer = processes.start(launch)
     init_pid = processes.only_child(outer, log=folder / "init.log")
@@ -201,21 +234,30 @@ def _unshare() -> list[str]:
     ]
 
 
-def _lay_out(folder: Path, instance: Instance, number: int, ca: Path, parts: NodeParts) -> None:
+def _lay_out(
+    folder: Path, instance: Instance, number: int, fitted: Fittings, parts: NodeParts
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("root", "upper", "work", "data"):
         (folder / name).mkdir(parents=True)
     upper = folder / "upper"
-    containerd.configure(upper, instance, number, ca)
-    trusted = upper / "etc/ssl/certs/ca-certificates.crt"
-    trusted.parent.mkdir(parents=True, exist_ok=True)
     public = parts.root / "etc/ssl/certs/ca-certificates.crt"
-    trusted.write_text(public.read_text() + ca.read_text())
-    (upper / "etc/hostname").write_text(f"node{number}\n")
-    (upper / "etc/hosts").write_text(
-        f"127.0.0.1 localhost\n{instance.address(number)} node{number}\n"
-    )
+    ca = fitted.files[containerd.CA]
+    _write(upper, "etc/ssl/certs/ca-certificates.crt", public.read_text() + ca)
+    _write(upper, "etc/hostname", f"node{number}\n")
+    _write(upper, "etc/hosts", f"127.0.0.1 localhost\n{instance.address(number)} node{number}\n")
+    for path, content in fitted.files.items():
+        _write(upper, path, content, mode=0o600)  # keys are among them
+    for name, script in fitted.services.items():
+        _write(upper, f"etc/devnode/services/{name}", f"#!/bin/sh\n{script}\n", mode=0o755)
     _install_helpers(upper)
+
+
+def _write(root: Path, path: str, content: str, *, mode: int = 0o644) -> None:
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch(mode=mode)
+    target.write_text(content)
 
 
 def _install_helpers(root: Path) -> None:
@@ -233,14 +275,16 @@ def _install_helpers(root: Path) -> None:
         partial.replace(target)
 
 
-def _environment(instance: Instance, number: int, parts: NodeParts, folder: Path) -> dict[str, str]:
+def _environment(
+    instance: Instance, number: int, parts: NodeParts, folder: Path, fitted: Fittings
+) -> dict[str, str]:
+    binds = {"/opt/snap/src": REPOSITORY, "/opt/snap/site": parts.site, **fitted.binds}
     others = [n for n in NODE_NUMBERS if n != number]
     return {
         "PATH": os.environ.get("PATH", ENVIRONMENT["PATH"]),
         "NODE": str(folder),
         "LOWER": str(parts.root),
-        "SOURCE": str(REPOSITORY),
-        "SITE": str(parts.site),
+        "BINDS": "\n".join(f"{source} {target}" for target, source in binds.items()),
         "HOSTNAME_": f"node{number}",
         "ADDRESS": f"{instance.address(number)}/24",
         "GATEWAY": instance.gateway,

@@ -65,8 +65,9 @@ def wait_until(
     timeout_s: float,
     log: Path | None = None,
     alive: Callable[[], bool] = lambda: True,
+    pause_s: float = 0.03,
 ) -> None:
-    """Wait for ``ready``.
+    """Wait for ``ready``, asking every ``pause_s``.
 
     Raises:
         NotReady: the deadline passed, or ``alive`` became false.
@@ -76,7 +77,7 @@ def wait_until(
         if not alive() or time.monotonic() > deadline:
             why = "is not ready in time" if alive() else "ended at once"
             raise NotReady(f"{what} {why}{tail(log)}")
-        time.sleep(0.03)
+        time.sleep(pause_s)
 
 
 def tail(log: Path | None, lines: int = 8) -> str:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ PACKAGES: Final = (
     "criu",
     "runc",
     "crun",
+    "libcriu2",
+    "conmon",
     "containerd",
     "containernetworking-plugins",
     "iproute2",
@@ -42,6 +44,7 @@ PACKAGES: Final = (
     "skopeo",
     "umoci",
     "docker-registry",
+    "etcd-server",
     "redis-server",
     "python3",
     "python3-minimal",
@@ -84,10 +87,10 @@ def ready_parts(say: Say) -> NodeParts:
     Raises:
         BuildFailed: debootstrap or pip failed.
     """
-    root = _cached("root", [SUITE, *PACKAGES], _debootstrap, say)
+    root = cached("root", [SUITE, *PACKAGES], lambda out, log: debootstrap(out, log, PACKAGES), say)
     partial = NodeParts(root, root)
     wanted = [partial.python_version, *_agent_requirements()]
-    site = _cached("site", wanted, lambda out, log: _pip_install(partial, out, log), say)
+    site = cached("site", wanted, lambda out, log: _pip_install(partial, out, log), say)
     return NodeParts(root, site)
 
 
@@ -96,8 +99,12 @@ def _agent_requirements() -> list[str]:
     return [*project["dependencies"], *project["optional-dependencies"]["agent"]]
 
 
-def _cached(name: str, recipe: list[str], build: Callable[[Path, Path], None], say: Say) -> Path:
-    """The folder that ``build(folder, log)`` made from ``recipe``, built now if it is not there yet."""
+def cached(name: str, recipe: list[str], build: Callable[[Path, Path], None], say: Say) -> Path:
+    """The folder that ``build(folder, log)`` made from ``recipe``, built now if it is not there yet.
+
+    Raises:
+        BuildFailed: it could not be made; the message names the log.
+    """
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     cache = cache_root()
     cache.mkdir(parents=True, exist_ok=True)
@@ -127,17 +134,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _debootstrap(out: Path, log: Path) -> None:
-    """Debian's testing suite; older debootstraps don't know its name yet but follow sid's script.
+def debootstrap(out: Path, log: Path, packages: Sequence[str]) -> None:
+    """A tree of Debian's testing suite with ``packages``.
 
-    In namespaces of its own: what it starts and mounts below ``out`` is gone with it, also when it is killed.
+    Older debootstraps don't know the suite's name yet but follow sid's script. In namespaces of its own: what it
+    starts and mounts below ``out`` is gone with it, also when it is killed.
     """
     apart = [*LEASHED, "unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "--"]
     argv = [
         *apart,
         "debootstrap",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         SUITE,
         str(out),
     ]
