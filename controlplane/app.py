@@ -137,6 +137,7 @@ async def run(settings: Settings) -> None:
             control.jobs.close()
             control.hub.close()
         await background.stop()
+        await control.services.cluster_apis.close()
     finally:
         await asyncio.to_thread(store.close)
     _log.info("stopped")

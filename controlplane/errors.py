@@ -7,7 +7,8 @@
     │   ├── Unauthenticated        nobody known asked
     │   └── Denied                 somebody known asked for what is not theirs
     ├── Retryable(after_s)         the same call may work later
-    │   └── AgentUnavailable       no agent of that node is connected
+    │   ├── AgentUnavailable       no agent of that node is connected
+    │   └── Expired                the other side has forgotten that point: begin anew
     ├── Failed                     it was tried and did not work; the code says what
     └── Broken                     a person must look at this installation
 
@@ -111,6 +112,10 @@ class AgentUnavailable(Retryable):
     """No agent of that node is connected, so nothing was started."""
 
     default_code = AGENT_UNAVAILABLE
+
+
+class Expired(Retryable):
+    """What was to be gone on from is forgotten there; begin from the start."""
 
 
 class Failed(SnapError):

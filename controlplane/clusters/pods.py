@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from controlplane.clusters.directory import ClusterDirectory
-from controlplane.errors import CLUSTER_CONNECTION_FAILED, Failed
+from controlplane.errors import CLUSTER_CONNECTION_FAILED, SnapError
 from controlplane.store import choices
 from controlplane.store.database import Store
 
@@ -111,14 +111,14 @@ class ClusterPods:
 
         Raises:
             NotFound: there is no such cluster.
-            Failed: CLUSTER_CONNECTION_FAILED, neither its API server nor an agent of it is there.
+            SnapError: CLUSTER_CONNECTION_FAILED, neither its API server nor an agent of it is there.
         """
         name = await self._directory.resolve(cluster)
         by = "kubernetes"
         try:
             await self._apis.check(name)
-        except Failed:
-            if not self._nodes.sessions(name):
+        except SnapError as failure:
+            if failure.code != CLUSTER_CONNECTION_FAILED or not self._nodes.sessions(name):
                 raise
             by = "agents"
         await self._store.write(lambda db: choices.put(db, username, name))
@@ -134,7 +134,7 @@ class ClusterPods:
         Raises:
             NotFound: there is no cluster.
             Refused: there are several, and none was chosen.
-            Failed: CLUSTER_CONNECTION_FAILED.
+            SnapError: CLUSTER_CONNECTION_FAILED.
         """
         chosen = await self._store.read(lambda db: choices.get(db, username))
         return await self.of_cluster(await self._directory.resolve(chosen))
@@ -143,11 +143,11 @@ class ClusterPods:
         """The pods of a cluster, as Kubernetes has them; from agents where its API can't be reached.
 
         Raises:
-            Failed: CLUSTER_CONNECTION_FAILED, neither its API server nor an agent of it is there.
+            SnapError: CLUSTER_CONNECTION_FAILED, neither its API server nor an agent of it is there.
         """
         try:
             return await self._apis.pods(cluster)
-        except Failed as failure:
+        except SnapError as failure:
             if failure.code != CLUSTER_CONNECTION_FAILED or not self._nodes.sessions(cluster):
                 raise
         return [_as_kubernetes(node, pod) for node, pod in await self._nodes.pods(cluster)]

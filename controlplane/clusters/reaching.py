@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from controlplane.clusters.configs import ClusterConfigs
 from controlplane.errors import CLUSTER_CONNECTION_FAILED, Failed
-from controlplane.kube import api
-from controlplane.kube.api import Access
+from controlplane.kube.access import Access
+from controlplane.kube.client import KubeClient
+from controlplane.kube.clients import KubeClients
+from controlplane.kube.resources import PODS, Object, trimmed
 
 
 class ClusterApis:
@@ -15,6 +15,20 @@ class ClusterApis:
 
     def __init__(self, configs: ClusterConfigs) -> None:
         self._configs = configs
+        self._clients = KubeClients(self.access)
+
+    async def client(self, cluster: str) -> KubeClient:
+        """The client of a cluster's API server, kept open; ask again after a failure.
+
+        Raises:
+            NotFound: there is no such cluster.
+            Failed: CLUSTER_CONNECTION_FAILED, what is stored can't reach it.
+        """
+        return await self._clients.of(cluster)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._clients.close()
 
     async def access(self, cluster: str) -> Access:
         """How to reach the API server of ``cluster``.
@@ -48,10 +62,12 @@ class ClusterApis:
 
         Raises:
             NotFound: there is no such cluster.
-            Failed: CLUSTER_CONNECTION_FAILED.
+            SnapError: CLUSTER_CONNECTION_FAILED; ``details`` begins with ``unauthorized:``,
+                ``unreachable:`` or ``certificate:``.
         """
-        return await api.version(await self.access(cluster))
+        return await (await self.client(cluster)).version()
 
-    async def pods(self, cluster: str) -> list[dict[str, Any]]:
+    async def pods(self, cluster: str) -> list[Object]:
         """Every pod of the cluster, as its API server has it; raises as ``check``."""
-        return await api.pods(await self.access(cluster))
+        client = await self.client(cluster)
+        return list((await client.list(PODS.path(), keep=trimmed)).items)
