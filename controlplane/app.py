@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sqlite3
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import grpc.aio
 from aiohttp import web
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from controlplane import api, logs
 from controlplane.api.metrics import Metrics
@@ -32,14 +33,18 @@ from controlplane.checkpoints.placing import Placing
 from controlplane.checkpoints.reports import Reports
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
-from controlplane.clusters import tokens
+from controlplane.clusters import own, tokens
+from controlplane.clusters.accounts import ServiceAccounts
 from controlplane.clusters.configs import ClusterConfigs
 from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.following import ClusterFollowing
+from controlplane.clusters.joining import Joining
 from controlplane.clusters.pods import ClusterPods
 from controlplane.clusters.reaching import ClusterApis
 from controlplane.clusters.reports import NodeReports
 from controlplane.clusters.statistics import Counting
 from controlplane.clusters.tokens import JoinTokens
+from controlplane.clusters.upkeep import CaKeeper, NodeKeeper, RuntimeClassKeeper
 from controlplane.errors import Broken, SnapError
 from controlplane.hook.servers import NoServers
 from controlplane.hook.service import Hooks
@@ -115,6 +120,7 @@ class ControlPlane:
     fleet: Fleet
     announcer: Announcer
     liveness: Liveness
+    following: ClusterFollowing
     link: LinkServer
     certificate: ServedCertificate
 
@@ -176,7 +182,15 @@ async def compose(
         tell(job)
     _measure(metrics, fleet, hub)
     clusters = ClusterConfigs(store, sealer)
+    if settings.cluster_name:
+        await own.register(clusters, settings.cluster_name, os.environ)
     cluster_apis = ClusterApis(clusters)
+    keepers = (
+        NodeKeeper(nodes),
+        RuntimeClassKeeper(),
+        CaKeeper(lambda: certificate.ca_pem, settings.ca_namespace),
+    )
+    following = ClusterFollowing(cluster_apis, keepers)
     pods = ClusterPods(store, directory, cluster_apis, fleet)
     services = Services(
         settings=settings,
@@ -206,10 +220,12 @@ async def compose(
         registries_changed=announcer.registries_changed,
     )
     trust = Trust(grants, credentials)
-    link = LinkServer(store, join_tokens, jobs, fleet, transfers, trust, uploads)
+    joining = Joining(join_tokens, ServiceAccounts(cluster_apis, settings.agent_accounts))
+    refused = _counter(metrics)
+    link = LinkServer(store, joining, jobs, fleet, transfers, trust, uploads, refused)
     liveness = Liveness(store, fleet, jobs)
     return ControlPlane(
-        settings, services, jobs, hub, fleet, announcer, liveness, link, certificate
+        settings, services, jobs, hub, fleet, announcer, liveness, following, link, certificate
     )
 
 
@@ -265,6 +281,7 @@ async def _requests(control: ControlPlane, background: Background) -> AsyncItera
             ) from cause
         _log.info("REST on %s://%s", "https" if context else "http", address)
         background.spawn(_forever(control.liveness.run(), "looking after nodes"), "liveness")
+        background.spawn(_forever(control.following.run(), "following clusters"), "following")
         background.spawn(_forever(control.services.watchers.run(), "watchers"), "watchers")
         background.spawn(_forever(control.services.hooks.run(), "hooks"), "hooks")
         background.spawn(_forever(_daily(control, context), "daily chores"), "daily")
@@ -347,6 +364,14 @@ def _measure(metrics: Metrics, fleet: Fleet, hub: LiveHub) -> None:
     connected.set_function(lambda: len(fleet.sessions()))
     readers = Gauge("snap_live_readers", "WebSockets open", registry=metrics.registry)
     readers.set_function(lambda: hub.subscribers)
+
+
+def _counter(metrics: Metrics) -> Callable[[str], None]:
+    """Counts agents that were not let in, by reason."""
+    refused = Counter(
+        "snap_agent_joins_refused", "Agents not let in", ["reason"], registry=metrics.registry
+    )
+    return lambda reason: refused.labels(reason).inc()
 
 
 async def _checks(store: Store, settings: Settings) -> Sequence[Check]:

@@ -101,6 +101,22 @@ class Settings:
     join_token_ttl_s: float = _setting(
         "SNAP_AGENT_TOKEN_TTL", 24 * HOUR_S, "seconds in which a join token admits new nodes"
     )
+    cluster_name: str = _setting(
+        "SNAP_CLUSTER_NAME",
+        "",
+        "name of the cluster that this runs in as a pod; it is set up by itself, with the pod's own account",
+    )
+    agent_accounts: tuple[str, ...] = _setting(
+        "SNAP_AGENT_ACCOUNTS",
+        ("snap/snap-agent",),
+        "service accounts (namespace/name) whose projected tokens admit agents, with commas",
+    )
+    ca_namespace: str = _setting(
+        "SNAP_CA_NAMESPACE",
+        "snap",
+        "namespace, in every cluster, of the ConfigMap snap-ca: whom agents should trust; "
+        "a cluster without it is left alone",
+    )
     grant_ttl_s: float = _setting(
         "SNAP_GRANT_TTL",
         30 * 24 * HOUR_S,
@@ -208,6 +224,9 @@ def _check(settings: Settings) -> None:
     for name, certificate, key in pairs:
         if (certificate is None) != (key is None):
             raise SettingError(f"{name}_CERT_FILE and {name}_KEY_FILE must be set together")
+    for account in settings.agent_accounts:
+        if not all(account.partition("/")) or account.count("/") > 1:
+            raise SettingError(f"SNAP_AGENT_ACCOUNTS: {account!r} is not namespace/name")
     if settings.log_level.lower() not in LEVELS:
         raise SettingError(f"SNAP_LOG_LEVEL: {settings.log_level!r} is not a level")
     if settings.log_format not in {"text", "json"}:

@@ -81,6 +81,10 @@ class ClusterConfigs:
         """All configs, by name."""
         return await self._store.read(clusters.everything)
 
+    def revision(self) -> int:
+        """Another number after any config, or credential, changed."""
+        return self._store.revisions.of("clusters", "secrets")
+
     async def get(self, name: str) -> ClusterRow:
         """The config ``name``.
 

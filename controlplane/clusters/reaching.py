@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from controlplane.clusters.configs import ClusterConfigs
+from controlplane.clusters.own import IN_CLUSTER
 from controlplane.errors import CLUSTER_CONNECTION_FAILED, Failed
 from controlplane.kube.access import Access
 from controlplane.kube.client import KubeClient
 from controlplane.kube.clients import KubeClients
 from controlplane.kube.resources import PODS, Object, trimmed
+from controlplane.store.clusters import ClusterRow
 
 
 class ClusterApis:
@@ -16,6 +18,7 @@ class ClusterApis:
     def __init__(self, configs: ClusterConfigs) -> None:
         self._configs = configs
         self._clients = KubeClients(self.access)
+        self._reachable: tuple[int, list[str]] | None = None  # as of a revision of the configs
 
     async def client(self, cluster: str) -> KubeClient:
         """The client of a cluster's API server, kept open; ask again after a failure.
@@ -30,6 +33,21 @@ class ClusterApis:
         """Close every connection."""
         await self._clients.close()
 
+    async def reachable(self) -> list[str]:
+        """The names of the clusters whose API server can be asked with what is stored."""
+        revision = self._configs.revision()
+        if self._reachable is None or self._reachable[0] != revision:
+            rows = await self._configs.everything()
+            names = [row.name for row in rows if await self._can_be_asked(row)]
+            self._reachable = (revision, names)
+        return self._reachable[1]
+
+    async def _can_be_asked(self, row: ClusterRow) -> bool:
+        if row.auth_type == IN_CLUSTER:
+            return True
+        kept = await self._configs.credential(row.name)
+        return kept is not None and bool(row.kube_api_url or kept.kubeconfig)
+
     async def access(self, cluster: str) -> Access:
         """How to reach the API server of ``cluster``.
 
@@ -39,7 +57,7 @@ class ClusterApis:
         """
         row = await self._configs.get(cluster)
         kept = await self._configs.credential(cluster)
-        in_cluster = row.auth_type == "in_cluster"
+        in_cluster = row.auth_type == IN_CLUSTER
         has_address = bool(row.kube_api_url or (kept and kept.kubeconfig))
         if not in_cluster and (kept is None or not has_address):
             missing = "address" if not has_address else "credential"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 import jwt
@@ -23,6 +24,23 @@ _KEY: Final = "system/join-token-key"
 _ALGORITHM: Final = "HS256"
 
 
+class JoinRefusal(StrEnum):
+    """Why an agent was not let in; ``details`` of the error, and what refusals are counted by."""
+
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a reason
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    AUDIENCE = "audience"
+    ACCOUNT = "account"
+    OTHER_CLUSTER = "other_cluster"
+    OTHER_NODE = "other_node"
+    NO_NODE = "no_node"
+    KEY = "key"
+    SIGNATURE = "signature"
+    HANDSHAKE = "handshake"
+    SECOND_SESSION = "second_session"
+
+
 @dataclass(frozen=True, slots=True)
 class JoinToken:
     """What a cluster's agents need to join; ``ca_pem`` is whom they should trust."""
@@ -35,11 +53,16 @@ class JoinToken:
 
 @dataclass(frozen=True, slots=True)
 class JoinClaims:
-    """What a join token says. An expired one admits only nodes that registered their key before."""
+    """What a token says. An expired one admits only nodes that registered their key before.
+
+    Attributes:
+        node: the only node that it admits; empty for any of the cluster.
+    """
 
     cluster: str
     token_id: str
     is_expired: bool
+    node: str = ""
 
 
 class JoinTokens:
@@ -99,13 +122,18 @@ class JoinTokens:
             )
         except jwt.InvalidTokenError as cause:
             message = "The join token is not one of this control plane."
-            raise Unauthenticated(message, details=type(cause).__name__) from cause
+            raise Unauthenticated(message, details=JoinRefusal.UNKNOWN_TOKEN) from cause
         token_id = str(claims["jti"])
         row = await self._store.read(lambda db: agents.token(db, token_id))
         if row is None or row.cluster != claims["sub"]:
-            raise Unauthenticated("The join token is not known here any more; make a new one.")
+            raise Unauthenticated(
+                "The join token is not known here any more; make a new one.",
+                details=JoinRefusal.UNKNOWN_TOKEN,
+            )
         if row.revoked_at is not None:
-            raise Unauthenticated("The join token was revoked; make a new one.")
+            raise Unauthenticated(
+                "The join token was revoked; make a new one.", details=JoinRefusal.REVOKED
+            )
         return JoinClaims(row.cluster, token_id, is_expired=row.expires_at <= clock.now())
 
     @staticmethod

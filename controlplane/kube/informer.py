@@ -95,6 +95,7 @@ class Informer:
         self._version = ""
         self._failures = 0
         self._synced = asyncio.Event()
+        self._watched = asyncio.Event()
         self._alive = False
         self.copies: Final = Copies(wanted.indexes)
         self.last_error = ""
@@ -113,6 +114,10 @@ class Informer:
     async def wait_synced(self) -> None:
         """Return when everything was listed once; the caller sets the deadline."""
         await self._synced.wait()
+
+    async def wait_watched(self) -> None:
+        """Return when it was watched for the first time; the caller sets the deadline."""
+        await self._watched.wait()
 
     async def run(self) -> None:
         """Follow the cluster until cancelled; no failure of its API server ends it."""
@@ -186,6 +191,7 @@ class Informer:
 
     def _well(self) -> None:
         self._alive = True
+        self._watched.set()
         if self.last_error:
             _log.info("%s is watched again", self._wanted.path)
         self.last_error, self.failing_since = "", None

@@ -7,7 +7,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from controlplane.clusters.tokens import JoinClaims
+from controlplane.clusters.tokens import JoinClaims, JoinRefusal
 from controlplane.errors import Denied, Unauthenticated
 from controlplane.link import frames, wire
 from controlplane.store import agents
@@ -24,25 +24,39 @@ async def admit(store: Store, claims: JoinClaims, nonce: bytes, hello: frames.He
     a node must find its way back after a day. Revoking the token shuts it out.
 
     Raises:
-        Denied: another cluster, another key, a wrong signature, no node name.
+        Denied: another cluster, another node than the token's, another key, a wrong signature, no node name.
         Unauthenticated: the token has expired and the node is new.
     """
     if hello.cluster != claims.cluster:
-        raise Denied(f"The join token is not for cluster {hello.cluster[:64]}.")
+        raise Denied(
+            f"The join token is not for cluster {hello.cluster[:64]}.",
+            details=JoinRefusal.OTHER_CLUSTER,
+        )
     if not hello.node or len(hello.node) > _NAME_LENGTH or not hello.node.isprintable():
-        raise Denied("The agent has no proper node name (SNAP_NODE_NAME).")
+        raise Denied(
+            "The agent has no proper node name (SNAP_NODE_NAME).", details=JoinRefusal.NO_NODE
+        )
+    if claims.node not in ("", hello.node):
+        raise Denied(
+            f"The agent's token is of node {claims.node}; it can't join as node {hello.node}.",
+            details=JoinRefusal.OTHER_NODE,
+        )
     _verify(nonce, hello)
     known = await store.read(lambda db: agents.identity(db, hello.cluster, hello.node))
     if known is None:
         if claims.is_expired:
-            raise Unauthenticated("The join token has expired; make a new one for new nodes.")
+            raise Unauthenticated(
+                "The join token has expired; make a new one for new nodes.",
+                details=JoinRefusal.EXPIRED,
+            )
         known = await store.write(
             lambda db: agents.register(db, hello.cluster, hello.node, hello.public_key)
         )
     if known != hello.public_key:
         raise Denied(
             f"Node {hello.node} joined before with another key; if it was set up anew, an "
-            "administrator must reset its identity."
+            "administrator must reset its identity.",
+            details=JoinRefusal.KEY,
         )
 
 
@@ -53,4 +67,6 @@ def _verify(nonce: bytes, hello: frames.Hello) -> None:
             raise ValueError("the key has another length")
         Ed25519PublicKey.from_public_bytes(hello.public_key).verify(hello.signature, text)
     except (InvalidSignature, ValueError) as cause:
-        raise Denied(f"Node {hello.node} did not prove that it holds its key.") from cause
+        raise Denied(
+            f"Node {hello.node} did not prove that it holds its key.", details=JoinRefusal.SIGNATURE
+        ) from cause

@@ -11,6 +11,7 @@ from typing import Final
 
 from controlplane import errors
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
+from controlplane.clusters.tokens import JoinRefusal
 from controlplane.errors import AgentUnavailable, Conflict, Failed, NotFound, Refused, SnapError
 from controlplane.link import frames, wire
 from controlplane.link.credentials import Credentials
@@ -54,7 +55,10 @@ class Fleet:
         key = (session.cluster, session.node)
         older = self._sessions.get(key)
         if older is not None and older.silent_s < SILENT_S / 2:
-            raise Conflict(f"Node {session.node} has a live session already.")
+            raise Conflict(
+                f"Node {session.node} has a live session already.",
+                details=JoinRefusal.SECOND_SESSION,
+            )
         if older is not None:
             older.close()  # the network went away under it; its stream just does not know yet
         self._sessions[key] = self._latest[key] = session

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from controlplane.checkpoints.grants import Grants
-from controlplane.clusters.tokens import JoinClaims
+from controlplane.clusters.tokens import JoinClaims, JoinRefusal
 from controlplane.errors import Conflict, Denied, SnapError
 from controlplane.jobs.intake import Brief, Journal, Reconciled
 from controlplane.link import admission, frames, wire
@@ -30,9 +30,13 @@ _log = logging.getLogger(__name__)
 
 
 class Tokens(Protocol):
-    """Checks join tokens (``clusters.tokens.JoinTokens``)."""
+    """Checks what agents join with (``clusters.joining.Joining``)."""
 
-    async def check(self, token: str) -> JoinClaims: ...
+    def is_of_cluster(self, token: str) -> bool:
+        """Whether a cluster gave it out, which has to be asked."""
+        ...
+
+    async def check(self, token: str, cluster: str = "") -> JoinClaims: ...
 
 
 class Jobs(Protocol):
@@ -63,7 +67,11 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class LinkServer:
-    """The server's side of ``AgentLink`` (``wire.Handlers``)."""
+    """The server's side of ``AgentLink`` (``wire.Handlers``).
+
+    Attributes:
+        refused: counts agents that were not let in, by reason.
+    """
 
     store: Store
     tokens: Tokens
@@ -72,6 +80,7 @@ class LinkServer:
     transfers: Transfers
     trust: Trust
     uploads: Uploads
+    refused: Callable[[str], None] = lambda _: None
 
     async def connect(
         self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
@@ -81,11 +90,11 @@ class LinkServer:
         Raises:
             SnapError: the agent is not admitted; the message is for its log.
         """
-        claims = await self.tokens.check(token)
-        nonce = os.urandom(32)
-        await context.write(wire.challenge(nonce))
-        hello = await _first_word(said)
-        await admission.admit(self.store, claims, nonce, hello)
+        try:
+            hello = await self._admit(token, said, context)
+        except SnapError as refusal:
+            self._turned_away(refusal)
+            raise
         session = Session(hello)
         try:
             async with self.fleet.joined(session):
@@ -93,12 +102,32 @@ class LinkServer:
                 _log.info("node %s of %s joined", session.node, session.cluster)
                 await self._converse(session, said, context)
         except Conflict as refusal:
+            self._turned_away(refusal)
             await self._alarm(session, refusal)
             raise
         finally:
             if session.status is not None:
                 await self.store.write(lambda db: agents.put(db, seen(session)))
             _log.info("node %s of %s left", session.node, session.cluster)
+
+    async def _admit(
+        self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+    ) -> frames.Hello:
+        """The first word of an agent that may join."""
+        is_of_cluster = self.tokens.is_of_cluster(token)
+        claims = None if is_of_cluster else await self.tokens.check(token)
+        nonce = os.urandom(32)
+        await context.write(wire.challenge(nonce))
+        hello = await _first_word(said)
+        if claims is None:  # only now it is known which cluster is to be asked
+            claims = await self.tokens.check(token, hello.cluster)
+        await admission.admit(self.store, claims, nonce, hello)
+        return hello
+
+    def _turned_away(self, refusal: SnapError) -> None:
+        known = refusal.details in set(JoinRefusal)
+        self.refused(refusal.details if known else refusal.code.lower())
+        _log.warning("an agent was not let in: %s", refusal.message)
 
     async def receive_archive(self, token: str, chunks: AsyncIterator[wire.Chunk]) -> int:
         """Take an archive that was asked for; how many bytes came."""
@@ -236,10 +265,12 @@ async def _first_word(said: AsyncIterator[wire.AgentFrame]) -> frames.Hello:
         async with asyncio.timeout(HANDSHAKE_S):
             frame = await anext(said)
     except (TimeoutError, StopAsyncIteration) as cause:
-        raise Denied("The agent did not say hello in time.") from cause
+        raise Denied(
+            "The agent did not say hello in time.", details=JoinRefusal.HANDSHAKE
+        ) from cause
     hello = wire.said(frame)
     if not isinstance(hello, frames.Hello):
-        raise Denied("The agent did not begin with hello.")
+        raise Denied("The agent did not begin with hello.", details=JoinRefusal.HANDSHAKE)
     return hello
 
 

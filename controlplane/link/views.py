@@ -50,6 +50,10 @@ class NodeDirectory:
         known = self._seen | latest
         return [view for key, view in sorted(known.items()) if cluster in ("", key[0])]
 
+    def away_s(self, cluster: str, node: str) -> float:
+        """Seconds since a node was heard of, at most since this process began."""
+        return self._fleet.away_s(cluster, node)
+
     def _view(self, session: Session) -> NodeView:
         return NodeView(
             session.cluster,

@@ -18,6 +18,7 @@ from controlplane.errors import (
     Conflict,
     Denied,
     NotFound,
+    Retryable,
     SnapError,
     Unauthenticated,
 )
@@ -50,6 +51,7 @@ _STATUSES: Final[Mapping[type[SnapError], grpc.StatusCode]] = {
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     NotFound: grpc.StatusCode.NOT_FOUND,
     AgentUnavailable: grpc.StatusCode.UNAVAILABLE,
+    Retryable: grpc.StatusCode.UNAVAILABLE,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
-WATCHED: Final = ("checkpoints", "images")
+WATCHED: Final = ("checkpoints", "images", "clusters", "secrets")
 _FUNCTION: Final = "snap_changed"
 
 
