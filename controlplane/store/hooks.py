@@ -10,7 +10,8 @@ from sqlite_utils import Database
 from controlplane.store import clock
 
 _COLUMNS: Final = (
-    "name, cluster, webhook_url, namespace, cert_expiry_days, wanted, owner, created_at, updated_at"
+    "name, cluster, webhook_url, namespace, cert_expiry_days, wanted, owner, created_at, updated_at, "
+    "driver"
 )
 
 
@@ -21,6 +22,7 @@ class HookRow:
     Attributes:
         webhook_url: empty: the control plane's own address.
         wanted: it should run; kept over restarts.
+        driver: ``runtime`` (RuntimeClass and annotation), or ``image``: the pod's image is the checkpoint's.
     """
 
     name: str
@@ -32,6 +34,7 @@ class HookRow:
     owner: str = ""
     created_at: str = ""
     updated_at: str = ""
+    driver: str = "runtime"
 
 
 def everything(db: Database) -> list[HookRow]:
@@ -51,10 +54,10 @@ def put(db: Database, row: HookRow) -> HookRow:
     now = clock.now()
     values = (
         *(row.name, row.cluster, row.webhook_url, row.namespace, row.cert_expiry_days),
-        *(int(row.wanted), row.owner, row.created_at or now, now),
+        *(int(row.wanted), row.owner, row.created_at or now, now, row.driver),
     )
     db.execute(
-        f"INSERT INTO hooks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
+        f"INSERT INTO hooks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
         "ON CONFLICT (name) DO UPDATE SET cluster = excluded.cluster, "
         "webhook_url = excluded.webhook_url, namespace = excluded.namespace, "
         "cert_expiry_days = excluded.cert_expiry_days, wanted = excluded.wanted, "
@@ -70,7 +73,7 @@ def delete(db: Database, name: str) -> bool:
 
 
 def _row(values: tuple[object, ...]) -> HookRow:
-    name, cluster, url, namespace, days, wanted, owner, created, updated = values
+    name, cluster, url, namespace, days, wanted, owner, created, updated, driver = values
     return HookRow(
         name=str(name),
         cluster=str(cluster),
@@ -81,4 +84,5 @@ def _row(values: tuple[object, ...]) -> HookRow:
         owner=str(owner),
         created_at=str(created),
         updated_at=str(updated),
+        driver=str(driver),
     )

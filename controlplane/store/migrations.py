@@ -326,6 +326,43 @@ _INSPECTED: Final = """
 ALTER TABLE checkpoints ADD COLUMN inspected INTEGER NOT NULL DEFAULT 0;  -- a report of it is kept
 """
 
+_WORKLOADS: Final = """
+ALTER TABLE watchers ADD COLUMN delay_s REAL NOT NULL DEFAULT 0;     -- ready or running for so long
+ALTER TABLE watchers ADD COLUMN schedule TEXT NOT NULL DEFAULT '';   -- five fields of cron, UTC
+ALTER TABLE hooks ADD COLUMN driver TEXT NOT NULL DEFAULT 'runtime'; -- runtime or image
+
+CREATE TABLE workloads (    -- what a checkpoint is one of: the same in every pod of one template
+  checkpoint_id TEXT PRIMARY KEY REFERENCES checkpoints (id) ON DELETE CASCADE,
+  cluster TEXT NOT NULL,
+  namespace TEXT NOT NULL,
+  owner_kind TEXT NOT NULL,
+  owner_name TEXT NOT NULL,
+  container TEXT NOT NULL,
+  template_hash TEXT NOT NULL,
+  image_digest TEXT NOT NULL,
+  moment TEXT NOT NULL DEFAULT '',  -- which moment's state was asked for; empty: any would do
+  asks_json TEXT NOT NULL           -- digests of what the container asks for in its pod's spec
+) STRICT;
+CREATE INDEX workloads_of ON workloads (cluster, namespace, owner_kind, owner_name, container);
+
+CREATE TABLE starts (       -- from a pod's creation until it was ready, as its status said
+  cluster TEXT NOT NULL,
+  pod_uid TEXT NOT NULL,
+  container TEXT NOT NULL,
+  namespace TEXT NOT NULL,
+  owner_kind TEXT NOT NULL,
+  owner_name TEXT NOT NULL,
+  template_hash TEXT NOT NULL,
+  image_digest TEXT NOT NULL,
+  restored INTEGER NOT NULL,
+  ms REAL NOT NULL,
+  at TEXT NOT NULL,
+  PRIMARY KEY (cluster, pod_uid, container)
+) STRICT;
+CREATE INDEX starts_of ON starts (cluster, namespace, owner_kind, owner_name, container, at);
+CREATE INDEX restores_of_pod ON restores (pod_uid, container_name);
+"""
+
 STEPS: Final[tuple[str, ...]] = (
     _FIRST,
     _OPERATIONS,
@@ -333,4 +370,5 @@ STEPS: Final[tuple[str, ...]] = (
     _INDEXES,
     _RESTORES,
     _INSPECTED,
+    _WORKLOADS,
 )

@@ -6,7 +6,10 @@ from typing import Final
 
 from sqlite_utils import Database
 
-WATCHED: Final = ("checkpoints", "images", "clusters", "secrets")
+WATCHED: Final = (
+    *("checkpoints", "images", "clusters", "secrets"),
+    *("grants", "workloads", "restores", "starts"),
+)
 _FUNCTION: Final = "snap_changed"
 
 

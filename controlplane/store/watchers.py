@@ -11,8 +11,9 @@ from controlplane.store import clock
 
 _COLUMNS: Final = (
     "name, cluster, scope, namespace, trigger_kind, auto_delete_pod, is_default, wanted, owner, "
-    "started_at, created_at, updated_at"
+    "started_at, created_at, updated_at, delay_s, schedule"
 )
+KEPT: Final = 10_000  # decisions, of all watchers together
 _DECISION: Final = "id, watcher, at, namespace, pod_name, container_name, decision, reason, job_id"
 
 
@@ -23,6 +24,8 @@ class WatcherRow:
     Attributes:
         scope: ``cluster`` or ``namespace``.
         trigger: when a pod's checkpoint is taken.
+        delay_s: triggers ready and running: for how long before.
+        schedule: trigger schedule: five fields of cron, UTC.
         is_default: the one that is meant when only the cluster is named.
         wanted: it should run; kept over restarts.
         started_at: when it was last told to run, RFC 3339; empty for never.
@@ -40,6 +43,8 @@ class WatcherRow:
     started_at: str = ""
     created_at: str = ""
     updated_at: str = ""
+    delay_s: float = 0.0
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +88,37 @@ def put(db: Database, row: WatcherRow) -> WatcherRow:
     values = (
         *(row.name, row.cluster, row.scope, row.namespace, row.trigger, int(row.auto_delete_pod)),
         *(int(row.is_default), int(row.wanted), row.owner, row.started_at),
-        *(row.created_at or now, now),
+        *(row.created_at or now, now, row.delay_s, row.schedule),
     )
     db.execute(
-        f"INSERT INTO watchers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+        f"INSERT INTO watchers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
         "ON CONFLICT (name) DO UPDATE SET cluster = excluded.cluster, scope = excluded.scope, "
         "namespace = excluded.namespace, trigger_kind = excluded.trigger_kind, "
         "auto_delete_pod = excluded.auto_delete_pod, is_default = excluded.is_default, "
         "wanted = excluded.wanted, started_at = excluded.started_at, "
+        "delay_s = excluded.delay_s, schedule = excluded.schedule, "
         "updated_at = excluded.updated_at",
         values,
     )
     return _row(values)
+
+
+def record(db: Database, decision: Decision) -> None:
+    """Keep what a watcher decided (its number is given here); the oldest are forgotten."""
+    names = ", ".join(name.strip() for name in _DECISION.split(",")[1:])
+    cursor = db.execute(
+        f"INSERT INTO watcher_decisions ({names}) "  # noqa: S608 - constants
+        "SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM watchers WHERE name = ?1)",
+        [
+            *(decision.watcher, decision.at or clock.now(), decision.namespace),
+            *(decision.pod_name, decision.container_name, decision.decision),
+            *(decision.reason, decision.job_id),
+        ],
+    )
+    db.execute(
+        "DELETE FROM watcher_decisions WHERE watcher = ? AND id <= ?",
+        [decision.watcher, (cursor.lastrowid or 0) - KEPT],
+    )
 
 
 def delete(db: Database, name: str) -> bool:
@@ -113,7 +137,8 @@ def decisions(db: Database, name: str, limit: int, before: int | None) -> list[D
 
 
 def _row(values: tuple[object, ...]) -> WatcherRow:
-    name, cluster, scope, namespace, trigger, deletes, default, wanted, owner, *times = values
+    name, cluster, scope, namespace, trigger, deletes, default, wanted, owner, *rest = values
+    started, created, updated, delay, schedule = rest
     return WatcherRow(
         name=str(name),
         cluster=str(cluster),
@@ -124,7 +149,9 @@ def _row(values: tuple[object, ...]) -> WatcherRow:
         is_default=bool(default),
         wanted=bool(wanted),
         owner=str(owner),
-        started_at=str(times[0]),
-        created_at=str(times[1]),
-        updated_at=str(times[2]),
+        started_at=str(started),
+        created_at=str(created),
+        updated_at=str(updated),
+        delay_s=float(str(delay)),
+        schedule=str(schedule),
     )
