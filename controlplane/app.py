@@ -20,7 +20,7 @@ import grpc.aio
 from aiohttp import web
 from prometheus_client import Counter, Gauge
 
-from controlplane import api, logs
+from controlplane import api, logs, operating
 from controlplane.api.metrics import Metrics
 from controlplane.api.services import Check, Services
 from controlplane.api.serving import Runner
@@ -46,7 +46,7 @@ from controlplane.clusters.statistics import Counting
 from controlplane.clusters.tokens import JoinTokens
 from controlplane.clusters.upkeep import CaKeeper, NodeKeeper, RuntimeClassKeeper
 from controlplane.errors import Broken, SnapError
-from controlplane.hook.servers import NoServers
+from controlplane.hook.running import HookServers
 from controlplane.hook.service import Hooks
 from controlplane.jobs import JobService
 from controlplane.link import certificates, listening
@@ -69,7 +69,6 @@ from controlplane.store.secrets import Sealer, open_sealer
 from controlplane.users.audit import AuditLog
 from controlplane.users.keys import ApiKeys
 from controlplane.users.opening import open_users
-from controlplane.watcher.loops import NoLoops
 from controlplane.watcher.service import Watchers
 
 # a stop takes at most 10 s: requests, then agents, then what runs in the background
@@ -123,6 +122,7 @@ class ControlPlane:
     following: ClusterFollowing
     link: LinkServer
     certificate: ServedCertificate
+    hook_servers: HookServers
 
 
 async def run(settings: Settings) -> None:
@@ -192,6 +192,18 @@ async def compose(
     )
     following = ClusterFollowing(cluster_apis, keepers)
     pods = ClusterPods(store, directory, cluster_apis, fleet)
+    loops, hook_servers = await operating.compose(
+        settings,
+        operating.Neighbours(
+            store=store,
+            sealer=sealer,
+            clusters=cluster_apis,
+            checkpoints=checkpoints,
+            nodes=nodes,
+            metrics=metrics.registry,
+            spawn=background.spawn,
+        ),
+    )
     services = Services(
         settings=settings,
         users=await open_users(store, sealer, settings),
@@ -212,8 +224,8 @@ async def compose(
         pods=pods,
         node_reports=NodeReports(store),
         api_keys=ApiKeys(store, sealer),
-        watchers=Watchers(store, directory, NoLoops(cluster_apis)),
-        hooks=Hooks(store, directory, NoServers(cluster_apis)),
+        watchers=Watchers(store, directory, loops),
+        hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
         wall=time.time,
         rising=time.monotonic,
@@ -225,7 +237,8 @@ async def compose(
     link = LinkServer(store, joining, jobs, fleet, transfers, trust, uploads, refused)
     liveness = Liveness(store, fleet, jobs)
     return ControlPlane(
-        settings, services, jobs, hub, fleet, announcer, liveness, following, link, certificate
+        *(settings, services, jobs, hub, fleet, announcer, liveness, following, link, certificate),
+        hook_servers,
     )
 
 
@@ -284,6 +297,7 @@ async def _requests(control: ControlPlane, background: Background) -> AsyncItera
         background.spawn(_forever(control.following.run(), "following clusters"), "following")
         background.spawn(_forever(control.services.watchers.run(), "watchers"), "watchers")
         background.spawn(_forever(control.services.hooks.run(), "hooks"), "hooks")
+        background.spawn(_forever(control.hook_servers.run(), "admission"), "admission")
         background.spawn(_forever(_daily(control, context), "daily chores"), "daily")
         _on_hangup(control, context, background)
         yield

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 HOUR_S: Final = 3600.0
+_SERVICE: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+(:[0-9]{1,5})?")
 LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
 
 
@@ -42,6 +44,32 @@ class Settings:
     http_addr: Address = _setting("SNAP_HTTP_ADDR", Address("0.0.0.0", 8000), "REST and WebSocket")  # noqa: S104 - a server
     grpc_addr: Address = _setting("SNAP_GRPC_ADDR", Address("0.0.0.0", 8001), "agents dial here")  # noqa: S104
     hook_addr: Address = _setting("SNAP_HOOK_ADDR", Address("0.0.0.0", 8443), "admission reviews")  # noqa: S104
+    hook_host: str = _setting(
+        "SNAP_HOOK_HOST",
+        "",
+        "name or address by which clusters reach SNAP_HOOK_ADDR; unset: the first of SNAP_TLS_SANS, else localhost",
+    )
+    hook_service: str = _setting(
+        "SNAP_HOOK_SERVICE",
+        "",
+        "<namespace>/<name>[:port] of the service in front of SNAP_HOOK_ADDR, where this server runs in the cluster; "
+        "hooks without a webhook_url are registered by it",
+    )
+    hook_partial: bool = _setting(
+        "SNAP_HOOK_PARTIAL",
+        False,
+        "send pods to prepared nodes even if others could take them too; false: only where every node is prepared",
+    )
+    hook_cert_life_s: float = _setting(
+        "SNAP_HOOK_CERT_LIFE",
+        0.0,
+        "seconds that certificates for admission last, instead of each hook's cert_expiry_days; 0: those days",
+    )
+    namespace: str = _setting(
+        "SNAP_NAMESPACE",
+        "",
+        "that this server runs in, whose pods no hook changes; unset: as the service account says, else none",
+    )
     data_dir: Path = _setting(
         "SNAP_DATA_DIR", Path("data"), "database, keys, certificates; one process at a time"
     )
@@ -227,6 +255,10 @@ def _check(settings: Settings) -> None:
     for account in settings.agent_accounts:
         if not all(account.partition("/")) or account.count("/") > 1:
             raise SettingError(f"SNAP_AGENT_ACCOUNTS: {account!r} is not namespace/name")
+    if settings.hook_service and not _SERVICE.fullmatch(settings.hook_service):
+        raise SettingError(
+            f"SNAP_HOOK_SERVICE: {settings.hook_service!r} is not <namespace>/<name>[:port]"
+        )
     if settings.log_level.lower() not in LEVELS:
         raise SettingError(f"SNAP_LOG_LEVEL: {settings.log_level!r} is not a level")
     if settings.log_format not in {"text", "json"}:

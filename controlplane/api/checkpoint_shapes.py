@@ -25,6 +25,7 @@ from controlplane.api.fields import (
     Tag,
 )
 from controlplane.store.records import Checkpoint, CheckpointStatus, Job, Place, Restore
+from controlplane.store.starts import StartTimes
 
 _FOLDER: Final = "/app/checkpoints"  # a label that clients know; nothing is ever opened there
 _UNITS: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
@@ -173,7 +174,11 @@ class PushedAnswer(CheckpointAnswer, frozen=True, kw_only=True):
 
 
 class CheckpointItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint in a list."""
+    """One checkpoint in a list.
+
+    ``cold_start_ms``, ``restore_ms``: how long pods of its workload took from their creation until they were ready,
+    cold and restored: medians of those that were watched.
+    """
 
     id: str
     pod_name: str
@@ -195,6 +200,8 @@ class CheckpointItem(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool
     engine: str
     pause_ms: float
+    cold_start_ms: float | None = None
+    restore_ms: float | None = None
 
 
 class CheckpointsPage(msgspec.Struct, frozen=True):
@@ -278,9 +285,11 @@ class Shared(msgspec.Struct, frozen=True):
     success: bool = True
 
 
-def item(checkpoint: Checkpoint) -> CheckpointItem:
+def item(checkpoint: Checkpoint, times: StartTimes) -> CheckpointItem:
     """A checkpoint as lists show it."""
-    return CheckpointItem(**_item(checkpoint))
+    return CheckpointItem(
+        **_item(checkpoint), cold_start_ms=times.cold_ms, restore_ms=times.restored_ms
+    )
 
 
 def detailed(

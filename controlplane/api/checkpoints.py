@@ -34,7 +34,9 @@ from controlplane.api.routing import Section
 from controlplane.checkpoints.commands import CheckpointCommand, CheckpointFilter, PushTarget
 from controlplane.identity import Role
 from controlplane.store.records import Job
+from controlplane.store.starts import StartTimes
 
+_NO_TIMES: Final = StartTimes()
 _ENCODER: Final = msgspec.json.Encoder()
 SECTION: Final = Section("Checkpoints", "Checkpoints of running containers.")
 TARGET_ERRORS: Final = (
@@ -121,9 +123,8 @@ async def list_checkpoints(call: Call, wanted: CheckpointList) -> web.Response:
 
     async def make() -> bytes:
         page = await service.list(wish, call.actor, wanted.limit, wanted.cursor)
-        return _ENCODER.encode(
-            CheckpointsPage([item(c) for c in page.checkpoints], page.next_cursor)
-        )
+        items = [item(c, page.times.get(c.id, _NO_TIMES)) for c in page.checkpoints]
+        return _ENCODER.encode(CheckpointsPage(items, page.next_cursor))
 
     # every user sees the same list, so one answer serves all until a checkpoint changes
     key = (wish, wanted.limit, wanted.cursor)

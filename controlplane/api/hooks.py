@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -29,7 +29,11 @@ Days = Annotated[int, Meta(ge=1, le=3650)]
 
 
 class HookCreate(msgspec.Struct):
-    """A new hook. ``webhook_url`` empty: the control plane's own address."""
+    """A new hook.
+
+    ``webhook_url`` empty: the control plane's own address. ``driver``: ``runtime`` (pods keep their image, and can
+    always start cold) or ``image`` (the pod's image becomes the checkpoint's; for runtimes that restore by themselves).
+    """
 
     example: ClassVar[dict[str, Any]] = {
         "name": "production-snaphook",
@@ -45,6 +49,7 @@ class HookCreate(msgspec.Struct):
     webhook_url: WebhookUrl | None = None
     namespace: OptionalName | None = None
     cert_expiry_days: Days = 365
+    driver: Literal["runtime", "image"] = "runtime"
 
 
 class HookWanted(msgspec.Struct):
@@ -74,6 +79,7 @@ class HookAnswer(msgspec.Struct, frozen=True):
     namespace: str
     is_running: bool
     cert_expiry_days: int
+    driver: str
     status: HookState
     error_message: str | None
     created_at: str
@@ -90,11 +96,13 @@ class HookList(msgspec.Struct, frozen=True):
 
 
 class ConnectivityAnswer(msgspec.Struct, frozen=True):
-    """The hook's cluster answers."""
+    """The hook's cluster answers; whether it calls the hook, when a pod is created there, was tried."""
 
     message: str
     cluster_name: str
     version: str
+    webhook_url: str
+    webhook_reached: bool
     success: bool = True
 
 
@@ -114,6 +122,7 @@ async def create_hook(call: Call, wanted: HookCreate) -> HookAnswer:
         webhook_url=wanted.webhook_url or "",
         namespace=wanted.namespace or "snap",
         cert_expiry_days=wanted.cert_expiry_days,
+        driver=wanted.driver,
     )
     return _answer(call, await call.services.hooks.create(row, call.actor))
 
@@ -185,11 +194,15 @@ async def renew_certificates(call: Call, wanted: HookWanted) -> HookAnswer:
     errors=_START_ERRORS,
 )
 async def test_connectivity(call: Call, wanted: HookWanted) -> ConnectivityAnswer:
-    """Whether the hook's cluster answers and takes the stored credential."""
-    hook = await call.services.hooks.get(wanted.name)
-    version = await call.services.cluster_apis.check(hook.row.cluster)
+    """Whether the hook's cluster answers, takes the stored credential, and calls the hook."""
+    hook, why = await call.services.hooks.probe(wanted.name)
+    cluster = hook.row.cluster
+    version = await call.services.cluster_apis.check(cluster)
+    told = (
+        f"it does not call hook {hook.row.name}: {why}" if why else f"it calls hook {hook.row.name}"
+    )
     return ConnectivityAnswer(
-        f"The API server of cluster {hook.row.cluster} answers", hook.row.cluster, version
+        f"The API server of cluster {cluster} answers; {told}", cluster, version, hook.url, not why
     )
 
 
@@ -209,11 +222,10 @@ async def delete_hook(call: Call, wanted: HookWanted) -> Done:
 
 def _answer(call: Call, hook: Hook) -> HookAnswer:
     row, port = hook.row, call.services.settings.hook_addr.port
-    url = row.webhook_url or f"https://{_own_host(call)}:{port}/hook/{row.name}"
     state = HookState(
         cluster_name=row.cluster,
         namespace=row.namespace,
-        webhook_url=url,
+        webhook_url=hook.url,
         is_running=hook.is_running,
         certificate_generated=hook.is_running,
         certificate_expiry_days=row.cert_expiry_days,
@@ -222,18 +234,13 @@ def _answer(call: Call, hook: Hook) -> HookAnswer:
     return HookAnswer(
         name=row.name,
         cluster_name=row.cluster,
-        webhook_url=url,
+        webhook_url=hook.url,
         namespace=row.namespace,
         is_running=hook.is_running,
         cert_expiry_days=row.cert_expiry_days,
+        driver=row.driver,
         status=state,
         error_message=hook.error or None,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-
-
-def _own_host(call: Call) -> str:
-    """Under which name clusters reach us: the first that was set, else the one that the client uses."""
-    sans = call.services.settings.tls_sans
-    return sans[0] if sans else call.request.url.host or "localhost"

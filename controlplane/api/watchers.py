@@ -17,6 +17,8 @@ from controlplane.watcher.service import Watcher, WatcherDraft
 SECTION: Final = Section("Watchers", "Checkpoint pods when something happens to them.")
 Scope = Literal["cluster", "namespace"]
 TriggerKind = Literal["startupProbe", "ready", "running", "annotation", "schedule", "drain"]
+Delay = Annotated[float, Meta(ge=0, le=86_400)]
+Cron = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9*/,# -]*$(?!\n)")]
 _ERRORS: Final = ("CLUSTER_NOT_FOUND", "CONFLICT", "PERMISSION_DENIED")
 _START_ERRORS: Final = (*_ERRORS, "WATCHER_NOT_FOUND", "CLUSTER_CONNECTION_FAILED")
 _CLUSTER: Final = {"api_server_url": "https://api.cluster.com:6443", "auth_type": "kubeconfig"}
@@ -75,7 +77,11 @@ class OperatorStatus(msgspec.Struct, frozen=True):
 
 
 class WatcherCreate(msgspec.Struct):
-    """A new watcher."""
+    """A new watcher.
+
+    ``trigger_delay_s``: triggers ready and running: for how long before. ``schedule``: trigger schedule:
+    five fields as cron has them, UTC.
+    """
 
     example: ClassVar[dict[str, Any]] = {
         "name": "production-watcher",
@@ -103,6 +109,8 @@ class WatcherCreate(msgspec.Struct):
     scope: Scope = "cluster"
     namespace: OptionalName | None = None
     trigger: TriggerKind = "startupProbe"
+    trigger_delay_s: Delay = 0.0
+    schedule: Cron = ""
     auto_delete_pod: bool = True
 
 
@@ -115,6 +123,8 @@ class WatcherChange(msgspec.Struct):
     scope: Scope | None = None
     namespace: OptionalName | None = None
     trigger: TriggerKind | None = None
+    trigger_delay_s: Delay | None = None
+    schedule: Cron | None = None
     auto_delete_pod: bool | None = None
 
 
@@ -139,7 +149,10 @@ class DecisionsWanted(msgspec.Struct):
 
 
 class WatcherAnswer(msgspec.Struct, frozen=True):
-    """A watcher: ``status`` is running, stopped or error; ``thread_alive`` is the real state of its watch."""
+    """A watcher: ``status`` is running, stopped or error; ``thread_alive`` is the real state of its watch.
+
+    ``error_message`` and ``failing_since``: what is wrong, and since when.
+    """
 
     name: str
     cluster_name: str
@@ -151,6 +164,9 @@ class WatcherAnswer(msgspec.Struct, frozen=True):
     auto_delete_pod: bool
     thread_alive: bool
     error_message: str | None
+    failing_since: str | None
+    trigger_delay_s: float
+    schedule: str
     started_at: str | None
     last_update: str
     updated_at: str
@@ -283,6 +299,8 @@ async def create_watcher(call: Call, wanted: WatcherCreate) -> WatcherAnswer:
         namespace=wanted.namespace,
         trigger=wanted.trigger,
         auto_delete_pod=wanted.auto_delete_pod,
+        delay_s=wanted.trigger_delay_s,
+        schedule=wanted.schedule,
     )
     return await _answer(call, await call.services.watchers.create(draft, call.actor))
 
@@ -317,6 +335,8 @@ async def update_watcher(call: Call, wanted: WatcherChange) -> WatcherAnswer:
         namespace=wanted.namespace,
         trigger=wanted.trigger,
         auto_delete_pod=wanted.auto_delete_pod,
+        delay_s=wanted.trigger_delay_s,
+        schedule=wanted.schedule,
     )
     return await _answer(call, await call.services.watchers.update(draft, call.actor))
 
@@ -431,6 +451,9 @@ async def _answer(call: Call, watcher: Watcher) -> WatcherAnswer:
         auto_delete_pod=row.auto_delete_pod,
         thread_alive=watcher.is_alive,
         error_message=watcher.error or None,
+        failing_since=watcher.failing_since or None,
+        trigger_delay_s=row.delay_s,
+        schedule=row.schedule,
         started_at=row.started_at or None,
         last_update=row.updated_at,
         updated_at=row.updated_at,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.store.records import Checkpoint, CheckpointStatus
+from controlplane.store.starts import StartTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,15 @@ class CheckpointFilter:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPage:
-    """Newest first; ``next_cursor`` is None at the end."""
+    """Newest first; ``next_cursor`` is None at the end.
+
+    Attributes:
+        times: how long pods of their workloads took to start, by checkpoint id; of those that are known.
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     next_cursor: str | None
+    times: Mapping[str, StartTimes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from controlplane.checkpoints.ports import Announcer, Clusters, Jobs, Nodes, Reg
 from controlplane.checkpoints.uploads import Uploads, import_spec
 from controlplane.errors import AgentUnavailable, Conflict, Denied, NotFound
 from controlplane.identity import Actor, Role
-from controlplane.store import audit, clock, restores
+from controlplane.store import audit, clock, restores, starts
 from controlplane.store import checkpoints as rows
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
@@ -139,12 +139,16 @@ class CheckpointService:
             "status": wanted.status or "",
         }
         used = {column: value for column, value in equal.items() if value}
-        found, after = await self._store.read(lambda db: rows.page(db, used, limit, cursor))
-        return CheckpointPage(tuple(found), after)
+
+        def read(db: Database) -> CheckpointPage:
+            found, after = rows.page(db, used, limit, cursor)
+            return CheckpointPage(tuple(found), after, starts.of_checkpoints(db, found))
+
+        return await self._store.read(read)
 
     def revision(self) -> int:
-        """Another number after any checkpoint, or image of one, changed."""
-        return self._store.revisions.of("checkpoints", "images")
+        """Another number after any checkpoint, image of one, or start of a workload of one, changed."""
+        return self._store.revisions.of("checkpoints", "images", "workloads", "starts")
 
     async def get(self, named: str, actor: Actor) -> Checkpoint:  # noqa: ARG002 - as in list
         """The checkpoint of this id, file name or name.

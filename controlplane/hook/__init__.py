@@ -1,3 +1,4 @@
-"""Hooks: what they are set to and whether they run; ``servers`` is what answers a cluster's admission reviews.
+"""Hooks: what they are set to, whether they run, and what makes them run.
 
-No HTTP of ours and no SQL here; clusters are reached through ports."""
+``admission`` decides about a new pod from memory alone, ``listener`` is the port that clusters call, ``running``
+keeps hooks registered there. No REST of ours and no SQL here; clusters are reached through ports."""

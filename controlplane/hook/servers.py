@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from controlplane.errors import CONFLICT, Failed
 from controlplane.store.hooks import HookRow
 
 
@@ -19,8 +18,16 @@ class Servers(Protocol):
         """
         ...
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, hook: HookRow) -> None:
         """Take the webhook away again; fine if there is none."""
+        ...
+
+    def url(self, hook: HookRow) -> str:
+        """Where the hook's cluster reaches it."""
+        ...
+
+    async def probe(self, hook: HookRow) -> str:
+        """Have the hook's cluster call it; why it does not, empty if it does. Raises as ``start``."""
         ...
 
     def is_running(self, name: str) -> bool:
@@ -30,36 +37,3 @@ class Servers(Protocol):
     async def renew(self, hook: HookRow) -> None:
         """Give the webhook a new certificate; raises as ``start``."""
         ...
-
-
-class Clusters(Protocol):
-    """The clusters' Kubernetes APIs (``clusters.reaching``)."""
-
-    async def check(self, cluster: str) -> str: ...
-
-
-class NoServers:
-    """This version reaches a hook's cluster, and says that it does not answer reviews yet."""
-
-    def __init__(self, clusters: Clusters) -> None:
-        self._clusters = clusters
-
-    async def start(self, hook: HookRow) -> None:
-        """Always raises: what is wrong with the cluster, else that nothing would answer."""
-        version = await self._clusters.check(hook.cluster)
-        raise Failed(
-            f"Cluster {hook.cluster} answers ({version}), but this version of SNAP does not answer "
-            "admission reviews yet; annotate pods yourself.",
-            code=CONFLICT,
-        )
-
-    async def stop(self, name: str) -> None:
-        """Nothing runs."""
-
-    def is_running(self, name: str) -> bool:  # noqa: ARG002 - nothing runs
-        """Never."""
-        return False
-
-    async def renew(self, hook: HookRow) -> None:
-        """As ``start``."""
-        await self.start(hook)

@@ -32,11 +32,12 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A hook as it is; ``error`` says why one that should run does not."""
+    """A hook as it is; ``error`` says why one that should run does not, ``url`` where its cluster reaches it."""
 
     row: HookRow
     is_running: bool
     error: str
+    url: str
 
 
 class Hooks:
@@ -121,7 +122,7 @@ class Hooks:
             raise Conflict(f"SnapHook '{name}' is not running")
         row = await self._want(name, actor, wanted=False)
         async with self._turn:
-            await self._servers.stop(name)
+            await self._servers.stop(row)
         self._errors.pop(name, None)
         return self._seen(row)
 
@@ -139,6 +140,16 @@ class Hooks:
         await self._servers.renew(hook.row)
         return await self.get(name)
 
+    async def probe(self, name: str) -> tuple[Hook, str]:
+        """Have a hook's cluster call it: the hook, and why it is not called, empty if it is.
+
+        Raises:
+            NotFound: HOOK_NOT_FOUND.
+            SnapError: CLUSTER_CONNECTION_FAILED.
+        """
+        hook = await self.get(name)
+        return hook, await self._servers.probe(hook.row)
+
     async def delete(self, name: str, actor: Actor) -> None:
         """Stop a hook and forget it.
 
@@ -147,14 +158,15 @@ class Hooks:
         """
         _require(actor)
 
-        def remove(db: Database) -> None:
-            _found(db, name)
+        def remove(db: Database) -> HookRow:
+            row = _found(db, name)
             rows.delete(db, name)
             audit.write(db, AuditEntry(actor.username, "hook deleted", f"hook/{name}"))
+            return row
 
-        await self._store.write(remove)
+        row = await self._store.write(remove)
         async with self._turn:
-            await self._servers.stop(name)
+            await self._servers.stop(row)
         self._errors.pop(name, None)
 
     async def _want(self, name: str, actor: Actor, *, wanted: bool) -> HookRow:
@@ -186,7 +198,8 @@ class Hooks:
     def _seen(self, row: HookRow) -> Hook:
         running = self._servers.is_running(row.name)
         failed = row.wanted and not running
-        return Hook(row, running, self._errors.get(row.name, _STARTING) if failed else "")
+        error = self._errors.get(row.name, _STARTING) if failed else ""
+        return Hook(row, running, error, self._servers.url(row))
 
 
 def _require(actor: Actor) -> None:

@@ -1,3 +1,4 @@
-"""Watchers: what they are set to, whether they run, what they decided; ``loops`` is what runs one.
+"""Watchers: what they are set to, whether they run, what they decided, and what makes them run.
 
-No HTTP of ours and no SQL here; clusters are reached through ports."""
+``deciding`` is a pure function, ``watching`` follows a cluster and acts on it. No HTTP of ours and no SQL here;
+clusters are reached through ports."""

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from sqlite_utils import Database
@@ -18,6 +19,7 @@ from controlplane.store import watchers as rows
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.watchers import Decision, WatcherRow
+from controlplane.watcher import triggers
 from controlplane.watcher.loops import Loops
 
 RETRY_S: Final = 60.0  # between tries to start what should run and does not
@@ -45,16 +47,24 @@ class WatcherDraft:
     namespace: str | None = None
     trigger: str | None = None
     auto_delete_pod: bool | None = None
+    delay_s: float | None = None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """A watcher as it is: ``status`` is running, stopped or error (``error`` says why)."""
+    """A watcher as it is: ``status`` is running, stopped or error (``error`` says why).
+
+    Attributes:
+        is_alive: its cluster is really watched now.
+        failing_since: RFC 3339; empty unless status is error.
+    """
 
     row: WatcherRow
     status: str
     is_alive: bool
     error: str
+    failing_since: str = ""
 
 
 class Watchers:
@@ -64,14 +74,14 @@ class Watchers:
         self._store = store
         self._directory = directory
         self._loops = loops
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, tuple[str, str]] = {}  # name → what is wrong, since when
         self._turn = asyncio.Lock()  # of starting and stopping, so that they don't cross
 
     async def run(self) -> None:
         """Start what should run and does not, once a minute, until cancelled."""
         while True:
             for row in await self._store.read(rows.everything):
-                if row.wanted and not self._loops.is_alive(row.name):
+                if row.wanted and not self._loops.is_started(row.name):
                     await self._try(row)
             await asyncio.sleep(RETRY_S)
 
@@ -140,7 +150,7 @@ class Watchers:
             Conflict: it runs already.
             Failed: CLUSTER_CONNECTION_FAILED.
         """
-        if self._loops.is_alive(name):
+        if self._loops.is_started(name):
             raise Conflict(f"SnapWatcher '{name}' is already running")
         row = await self._want(name, actor, wanted=True)
         failure = await self._try(row)
@@ -189,7 +199,7 @@ class Watchers:
         """
         cluster = await self._directory.resolve(draft.cluster or "")
         kept = await self._store.read(lambda db: rows.default_of(db, cluster))
-        if kept is not None and self._loops.is_alive(kept.name):
+        if kept is not None and self._loops.is_started(kept.name):
             raise Conflict(f"The operator of cluster {cluster} is already running")
         old = kept or WatcherRow(
             _default_name(cluster), cluster, is_default=True, owner=actor.username
@@ -232,25 +242,36 @@ class Watchers:
     async def _try(self, row: WatcherRow) -> SnapError | None:
         """Start the loop; what went wrong, kept for the watcher's status."""
         async with self._turn:
-            if self._loops.is_alive(row.name):
+            if self._loops.is_started(row.name):
                 return None
             try:
                 await self._loops.start(row)
             except SnapError as failure:
-                if self._errors.get(row.name) != failure.message:
-                    _log.warning("watcher %s does not run: %s", row.name, failure.message)
-                self._errors[row.name] = failure.message
+                words = _words(failure)
+                before, since = self._errors.get(row.name, ("", ""))
+                if before != words:
+                    _log.warning("watcher %s does not run: %s", row.name, words)
+                self._errors[row.name] = (words, since or clock.now())
                 return failure
         self._errors.pop(row.name, None)
         return None
 
     def _seen(self, row: WatcherRow) -> Watcher:
-        alive = self._loops.is_alive(row.name)
-        if alive:
+        if self._loops.is_alive(row.name):
             return Watcher(row, "running", is_alive=True, error="")
         if not row.wanted:
             return Watcher(row, "stopped", is_alive=False, error="")
-        return Watcher(row, "error", is_alive=False, error=self._errors.get(row.name, _STARTING))
+        found = self._loops.failure(row.name)
+        if found is not None:
+            words, since = found
+            at = clock.stamp(datetime.fromtimestamp(since, UTC))
+            return Watcher(row, "error", is_alive=False, error=words, failing_since=at)
+        words, at = self._errors.get(row.name, (_STARTING, ""))
+        return Watcher(row, "error", is_alive=False, error=words, failing_since=at)
+
+
+def _words(failure: SnapError) -> str:
+    return f"{failure.message} ({failure.details})" if failure.details else failure.message
 
 
 def _of(cluster: str) -> Callable[[Database], list[WatcherRow]]:
@@ -261,7 +282,7 @@ def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
     """What ``draft`` makes of ``old``.
 
     Raises:
-        Conflict: a namespace is missing.
+        Conflict: a namespace is missing, or the schedule is none.
     """
     new = replace(
         old,
@@ -271,7 +292,11 @@ def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
         auto_delete_pod=(
             old.auto_delete_pod if draft.auto_delete_pod is None else draft.auto_delete_pod
         ),
+        delay_s=old.delay_s if draft.delay_s is None else draft.delay_s,
+        schedule=old.schedule if draft.schedule is None else draft.schedule,
     )
+    if new.trigger == "schedule":
+        triggers.check_schedule(new.schedule)
     if new.scope == "namespace" and not new.namespace:
         raise Conflict("Field `namespace` is required with scope namespace.")
     return new

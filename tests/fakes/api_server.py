@@ -16,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
+from controlplane import operating
 from controlplane.api import application
 from controlplane.api.metrics import Metrics
 from controlplane.api.services import Check, Services
@@ -36,7 +37,8 @@ from controlplane.clusters.reaching import ClusterApis
 from controlplane.clusters.reports import NodeReports
 from controlplane.clusters.statistics import Counting
 from controlplane.clusters.tokens import JoinTokens
-from controlplane.hook.servers import NoServers
+from controlplane.errors import SnapError
+from controlplane.hook.running import HookServers
 from controlplane.hook.service import Hooks
 from controlplane.identity import Role
 from controlplane.jobs import JobService
@@ -52,7 +54,6 @@ from controlplane.users.keys import ApiKeys
 from controlplane.users.opening import open_users
 from controlplane.users.passwords import _HASHER
 from controlplane.users.service import _stamp
-from controlplane.watcher.loops import NoLoops
 from controlplane.watcher.service import Watchers
 from tests.fakes.fleet import FakeFleet
 
@@ -89,6 +90,7 @@ class Server:
     store: Store
     fleet: FakeFleet
     hub: LiveHub
+    hook_servers: HookServers
     session: aiohttp.ClientSession
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -124,12 +126,19 @@ class Spawner:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._faults: list[BaseException] = []
 
     def __call__(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not isinstance(fault, SnapError):
+            self._faults.append(fault)
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,6 +152,8 @@ class Spawner:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._faults and error is None:
+            raise self._faults[0]
 
 
 @asynccontextmanager
@@ -156,6 +167,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Server]:
         async with Spawner() as spawn, aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             server = await _made(store, sealer, given, spawn)
             server.session = session
+            spawn(server.hook_servers.run(), "admission")
             runner = web.AppRunner(
                 application(server.services), access_log=None, shutdown_timeout=2
             )
@@ -193,6 +205,19 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
     clusters, directory = ClusterConfigs(store, sealer), ClusterDirectory(store)
     cluster_apis = ClusterApis(clusters)
     pods = ClusterPods(store, directory, cluster_apis, fleet)
+    metrics = Metrics()
+    loops, hook_servers = await operating.compose(
+        settings,
+        operating.Neighbours(
+            store=store,
+            sealer=sealer,
+            clusters=cluster_apis,
+            checkpoints=checkpoints,
+            nodes=fleet,
+            metrics=metrics.registry,
+            spawn=spawn,
+        ),
+    )
     services = Services(
         settings=settings,
         users=accounts,
@@ -207,13 +232,13 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
         fleet=fleet,
         progress=hub,
         audit=AuditLog(store),
-        metrics=Metrics(),
+        metrics=metrics,
         cluster_apis=cluster_apis,
         pods=pods,
         node_reports=NodeReports(store),
         api_keys=ApiKeys(store, sealer),
-        watchers=Watchers(store, directory, NoLoops(cluster_apis)),
-        hooks=Hooks(store, directory, NoServers(cluster_apis)),
+        watchers=Watchers(store, directory, loops),
+        hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
         checks=_all_well,
         wall=time.time,
@@ -221,7 +246,7 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
     )
     if not accounts.everyone():
         await _fill(services, store)
-    server = Server("", services, store, fleet, hub, session=None)  # type: ignore[arg-type]  # set by running()
+    server = Server("", services, store, fleet, hub, hook_servers, session=None)  # type: ignore[arg-type]  # set by running()
     for user in accounts.everyone():  # as a login does, without its work
         server.tokens[user.username] = accounts._tokens.issue(user.username, _stamp(user))[0]
     return server

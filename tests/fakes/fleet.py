@@ -38,6 +38,8 @@ class FakeFacts:
     kubelet_version: str = "v1.37.2"
     kernel: str = "6.18.0"
     architecture: str = "x86_64"
+    cgroup_version: str = "v1"
+    cpu_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class FakeFleet:
         held: while it is set, jobs are taken but go on for ever.
         archive: bytes of every archive.
         started: jobs that were handed out.
+        more: other pods of the node, by namespace and name.
     """
 
     def __init__(self) -> None:
@@ -77,6 +80,7 @@ class FakeFleet:
         self.back = asyncio.Event()
         self.busy = asyncio.Event()
         self.connected = True
+        self.more: dict[tuple[str, str], FoundPod] = {}
         self.failure: JobFailure | None = None
         self.held = False
         self.archive = bytes(range(256)) * 40
@@ -139,6 +143,8 @@ class FakeFleet:
             raise AgentUnavailable("The agent of node-1 is not connected.")
         if node not in ("", "node-1"):
             raise NotFound(f"There is no node {node}.", code=NODE_NOT_FOUND)
+        if (namespace, pod_name) in self.more:
+            return self.more[namespace, pod_name]
         if (namespace, pod_name) != ("default", "test-app"):
             raise NotFound(f"There is no pod {namespace}/{pod_name}.", code=POD_NOT_FOUND)
         container = FoundContainer("test-app", "container-67890", "running", f"app@{DIGEST}")
@@ -217,7 +223,7 @@ def _result(job: Job) -> JobResult:
             checkpoint_id=target.checkpoint_id,
             container_name=target.container_name,
             container_id=target.container_id,
-            pod_uid="pod-12345",
+            pod_uid=spec.pod_uid if spec else "",
             engine="runc",
             size_bytes=150_000_000,
             pause_ms=120.5,
