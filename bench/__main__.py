@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench import contest, machine, report
+from bench.admission import __main__ as admission
 from bench.case import Case, parse_size, size_text
 from bench.contest import Outcome
 from bench.lab import Lab
@@ -21,6 +22,7 @@ from deploy.devnode import lifecycle
 from deploy.devnode.instance import Instance
 from deploy.devnode.world import opened
 
+ADMISSION: Final = "admission"
 SMOKE: Final = 64 << 20
 _LONG: Final = frozenset({"at-rest"})  # rows that a smoke run leaves out: they only wait
 
@@ -109,6 +111,8 @@ def _measure(lab: Lab, row: Row, case: Case) -> Result:
 def main(argv: Sequence[str]) -> int:
     """Measure; 0 when every row that is built gave its figures, else 1."""
     lifecycle.interrupt_on_signals()
+    if list(argv[:1]) == [ADMISSION]:  # needs no nodes
+        return admission.main(argv[1:])
     args = _parse(argv)
     results: list[Result] = []
     try:
