@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -15,7 +14,7 @@ from controlplane.api.calls import Call
 from controlplane.api.fields import Line
 from controlplane.api.problems import HttpError
 from controlplane.api.routing import Section
-from controlplane.api.services import Event
+from controlplane.api.services import News
 from controlplane.api.tickets import LIFETIME_S
 from controlplane.errors import NOT_FOUND
 from controlplane.users.service import Session, Users
@@ -119,12 +118,12 @@ async def _read(socket: web.WebSocketResponse) -> None:
                 await socket.send_str(_PONG)
 
 
-async def _tell(socket: web.WebSocketResponse, events: AsyncIterator[Event]) -> None:
+async def _tell(socket: web.WebSocketResponse, news: News) -> None:
     """Pass messages on; a client that takes none for ten seconds is dropped."""
-    async for event in events:
-        message = msgspec.json.encode(event.message())
+    while events := await news.batch():
         async with asyncio.timeout(_SEND_DEADLINE_S):
-            await socket.send_frame(message, WSMsgType.TEXT)
+            for event in events:
+                await socket.send_frame(event.encoded(), WSMsgType.TEXT)
 
 
 async def _guard(users: Users, session: Session) -> None:

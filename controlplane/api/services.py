@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -121,19 +121,27 @@ class Fleet(Protocol):
 class Event(Protocol):
     """One piece of news of a job."""
 
-    def message(self) -> Mapping[str, object]: ...
+    def encoded(self) -> bytes:
+        """The message that is sent, as JSON."""
+        ...
+
+
+class News(Protocol):
+    """What one reader is told."""
+
+    async def batch(self) -> Sequence[Event]:
+        """What came since the last one, as soon as there is anything.
+
+        Empty when the reader is too slow to keep up or the server stops.
+        """
+        ...
 
 
 class Progress(Protocol):
     """The hub that tells of jobs while they run."""
 
-    def subscribe(
-        self, actor: Actor, since: int | None
-    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """News for ``actor``: first the running jobs' latest, then as it comes.
-
-        The iterator ends when the reader is too slow to keep up or the server stops.
-        """
+    def subscribe(self, actor: Actor, since: int | None) -> AbstractAsyncContextManager[News]:
+        """News for ``actor``: first the running jobs' latest, then as it comes."""
         ...
 
 

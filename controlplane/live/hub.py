@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from controlplane.identity import Actor
 from controlplane.store.records import Job, JobState
 
+BATCH: Final = 500  # events that a reader takes at once; then others have a turn
 HISTORY: Final = 10_000  # events that ``since`` can go back
-QUEUE: Final = 1_000  # events that a subscriber may leave unread before it is dropped
+QUEUE: Final = 5_000  # events that a subscriber may leave unread before it is dropped
 _FAILED: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
+_encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """A job's state at one moment; ``id`` rises over the life of the process.
 
@@ -38,18 +42,25 @@ class Event:
     broadcast: bool
     ended: bool
     content: Mapping[str, object]
+    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def message(self) -> Mapping[str, object]:
         """What goes over the socket."""
         return {**self.content, "event_id": self.id}
+
+    def encoded(self) -> bytes:
+        """The message as JSON; made once, however many read it."""
+        if not self._encoded:
+            self._encoded = _encode(self.message())
+        return self._encoded
 
     def is_for(self, actor: Actor) -> bool:
         """Whether the actor may see it."""
         return self.broadcast or actor.is_administrator or self.owner == actor.username
 
 
-class _Subscriber:
-    """One reader: a bounded queue, ended by None."""
+class Subscription:
+    """One reader's news: a bounded queue, ended by None. Iterate it, or take ``batch`` after batch."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
@@ -68,6 +79,28 @@ class _Subscriber:
         if not self.queue.full():
             self.queue.put_nowait(None)
 
+    async def batch(self) -> list[Event]:
+        """What there is, as soon as there is anything, at most ``BATCH``; empty: that was all."""
+        found: list[Event] = []
+        event = await self.queue.get()
+        while event is not None:
+            found.append(event)
+            if len(found) == BATCH or self.queue.empty():
+                return found
+            event = self.queue.get_nowait()
+        if found:
+            self.queue.put_nowait(None)  # the end is told by the next one
+        return found
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.queue.get()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
 
 class LiveHub:
     """Publishes jobs' news."""
@@ -76,7 +109,9 @@ class LiveHub:
         self._last_id = 0
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._running: dict[str, Event] = {}
-        self._subscribers: set[_Subscriber] = set()
+        self._subscribers: set[Subscription] = set()
+        self._of_all: set[Subscription] = set()  # administrators'
+        self._of_user: defaultdict[str, set[Subscription]] = defaultdict(set)  # the others'
         self._closed = False
 
     @property
@@ -95,35 +130,56 @@ class LiveHub:
             self._running.pop(job.id, None)
         else:
             self._running[job.id] = event
-        for subscriber in list(self._subscribers):
-            if event.is_for(subscriber.actor) and not subscriber.offer(event):
-                self._subscribers.discard(subscriber)
+        for subscriber in self.concerned(event):
+            if not subscriber.offer(event):
+                self._remove(subscriber)
                 _log.info("a reader of %s was too slow and is dropped", subscriber.actor.username)
 
     @asynccontextmanager
     async def subscribe(
         self, actor: Actor, since: int | None = None
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[Subscription]:
         """News for ``actor``: first the running jobs' latest (or all after ``since``), then as it comes.
 
         The iterator ends when the reader is too slow to keep up or the server stops.
         """
-        subscriber = _Subscriber(actor)
+        subscriber = Subscription(actor)
         for event in self._first(actor, since):
             subscriber.offer(event)
         if self._closed:
             subscriber.end()
-        self._subscribers.add(subscriber)
+        self._add(subscriber)
         try:
-            yield _read(subscriber)
+            yield subscriber
         finally:
-            self._subscribers.discard(subscriber)
+            self._remove(subscriber)
 
     def close(self) -> None:
         """End every subscription."""
         self._closed = True
         for subscriber in self._subscribers:
             subscriber.end()
+
+    def concerned(self, event: Event) -> list[Subscription]:
+        """Who may see ``event``; the others cost nothing."""
+        if event.broadcast:
+            return list(self._subscribers)
+        return [*self._of_all, *self._of_user.get(event.owner, ())]
+
+    def _add(self, subscriber: Subscription) -> None:
+        self._subscribers.add(subscriber)
+        actor = subscriber.actor
+        (self._of_all if actor.is_administrator else self._of_user[actor.username]).add(subscriber)
+
+    def _remove(self, subscriber: Subscription) -> None:
+        """Forget a subscriber; nothing happens the second time."""
+        self._subscribers.discard(subscriber)
+        self._of_all.discard(subscriber)
+        username = subscriber.actor.username
+        own = self._of_user.get(username, set())
+        own.discard(subscriber)
+        if not own:
+            self._of_user.pop(username, None)
 
     def _first(self, actor: Actor, since: int | None) -> list[Event]:
         """What a new reader gets at once; of a long history only the newest."""
@@ -160,8 +216,3 @@ _WORDS: Final = {
     JobState.FAILED: "Failed",
     JobState.CANCELLED: "Cancelled",
 }
-
-
-async def _read(subscriber: _Subscriber) -> AsyncIterator[Event]:
-    while (event := await subscriber.queue.get()) is not None:
-        yield event

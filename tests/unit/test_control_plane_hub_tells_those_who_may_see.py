@@ -100,3 +100,32 @@ async def test_closing_ends_every_reader() -> None:
     async with hub.subscribe(ANN) as late:
         async with asyncio.timeout(2):
             assert len([event async for event in late]) == 1
+
+
+async def test_a_batch_is_all_there_is_and_the_end_comes_after_it() -> None:
+    hub = LiveHub()
+    async with hub.subscribe(ROOT) as news:
+        for name in "abc":
+            hub.publish(job(name))
+        hub.close()
+        assert [event.job_id for event in await news.batch()] == ["a", "b", "c"]
+        assert await news.batch() == []
+
+
+async def test_an_event_is_offered_to_nobody_whom_it_does_not_concern() -> None:
+    hub = LiveHub()
+    async with hub.subscribe(ANN) as ann, hub.subscribe(BOB) as bob:
+        hub.publish(job("a", "ann"))
+        own = (await ann.batch())[0]
+        assert hub.concerned(own) == [ann]  # nothing is even asked of the others
+        hub.publish(job("w", "system", broadcast=True))
+        assert [event.job_id for event in await bob.batch()] == ["w"]
+
+
+async def test_a_message_is_encoded_once_for_all_who_read_it() -> None:
+    hub = LiveHub()
+    async with hub.subscribe(ANN) as ann, hub.subscribe(ROOT) as root:
+        hub.publish(job("a"))
+        mine, theirs = await next_of(ann), await next_of(root)
+    assert mine.encoded() is theirs.encoded()
+    assert msgspec.json.decode(mine.encoded()) == mine.message()
