@@ -55,8 +55,9 @@ from controlplane.link.credentials import Credentials
 from controlplane.link.fleet import Fleet
 from controlplane.link.listening import ServedCertificate
 from controlplane.link.liveness import Liveness
-from controlplane.link.server import LinkServer, Trust
+from controlplane.link.server import LinkServer
 from controlplane.link.transfers import Transfers
+from controlplane.link.trust import Trust
 from controlplane.link.views import NodeDirectory
 from controlplane.live.figures import JobFigures
 from controlplane.live.hub import LiveHub
@@ -231,7 +232,7 @@ async def compose(
         rising=time.monotonic,
         registries_changed=announcer.registries_changed,
     )
-    trust = Trust(grants, credentials)
+    trust = Trust(store, grants, credentials)
     joining = Joining(join_tokens, ServiceAccounts(cluster_apis, settings.agent_accounts))
     refused = _counter(metrics)
     link = LinkServer(store, joining, jobs, fleet, transfers, trust, uploads, refused)

@@ -78,6 +78,8 @@ class JoinTokens:
         self._key = key
         self._ttl_s = ttl_s
         self._ca_pem = ca_pem
+        self._known: dict[str, JoinTokenRow | None] = {}
+        self._revision = -1
 
     async def issue(self, cluster: str, actor: Actor) -> JoinToken:
         """A new token for the agents of ``cluster`` (which exists)."""
@@ -124,7 +126,7 @@ class JoinTokens:
             message = "The join token is not one of this control plane."
             raise Unauthenticated(message, details=JoinRefusal.UNKNOWN_TOKEN) from cause
         token_id = str(claims["jti"])
-        row = await self._store.read(lambda db: agents.token(db, token_id))
+        row = await self._row(token_id)
         if row is None or row.cluster != claims["sub"]:
             raise Unauthenticated(
                 "The join token is not known here any more; make a new one.",
@@ -135,6 +137,18 @@ class JoinTokens:
                 "The join token was revoked; make a new one.", details=JoinRefusal.REVOKED
             )
         return JoinClaims(row.cluster, token_id, is_expired=row.expires_at <= clock.now())
+
+    async def _row(self, token_id: str) -> JoinTokenRow | None:
+        """The row of a token; kept until any token's changes: a whole cluster joins with one."""
+        revision = self._store.revisions.of("join_tokens")
+        if revision != self._revision:
+            self._known, self._revision = {}, revision
+        if token_id not in self._known:
+            row = await self._store.read(lambda db: agents.token(db, token_id))
+            if revision == self._store.revisions.of("join_tokens"):
+                self._known[token_id] = row
+            return row
+        return self._known[token_id]
 
     @staticmethod
     def revoke_all(db: Database, cluster: str) -> int:

@@ -146,9 +146,11 @@ def _apply(db: Database, node: Node, news: JobUpdate, effects: Effects) -> Job |
         return None
     changed_state = after.state is not job.state
     kept = _without_report(after)
-    rows.update(db, kept, changed_state=changed_state)
     if changed_state or news.result is not None:
+        rows.update(db, kept, changed_state=changed_state)
         effects.apply(db, after)
+    else:
+        rows.update_progress(db, kept)
     return kept
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 from sqlite_utils import Database
@@ -15,6 +15,7 @@ from controlplane import errors
 from controlplane.errors import AgentUnavailable, Conflict, NotFound, SnapError
 from controlplane.identity import Actor
 from controlplane.jobs import intake, transitions
+from controlplane.jobs.gathering import Gathering, Spawn
 from controlplane.jobs.intake import Effects, Reconciled
 from controlplane.store import audit
 from controlplane.store import jobs as rows
@@ -25,8 +26,6 @@ from controlplane.store.requests import Idempotency, JobFilter, NewJob, Page
 
 ACCEPT_S: Final = 30.0  # an agent that is silent for so long counts as away (liveness of the link)
 _log = logging.getLogger(__name__)
-
-Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
 
 class Dispatcher(Protocol):
@@ -70,6 +69,7 @@ class JobService:
         self._effects = effects
         self._publish = publish
         self._spawn = spawn
+        self._gathering = Gathering(store, effects, self._tell, spawn)
         self._dispatcher: Dispatcher | None = None
         self._waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._accepted: dict[str, asyncio.Event] = {}
@@ -145,19 +145,23 @@ class JobService:
         return job
 
     async def take(self, cluster: str, node: str, updates: Sequence[JobUpdate]) -> int:
-        """Store a node's news in one transaction; up to which sequence all are stored now."""
-        up_to, changed = await self._store.write(
-            lambda db: intake.store(db, (cluster, node), updates, self._effects)
-        )
-        for job in changed:
-            self._tell(job)
-        return up_to
+        """Store a node's news; up to which sequence all are stored now."""
+        return await self._gathering.take((cluster, node), updates)
 
-    async def reconcile(self, cluster: str, node: str, hello: intake.Journal) -> Reconciled:
-        """Compare what a node that came back knows with the table; what must be sent to it."""
-        done = await self._store.write(
-            lambda db: intake.reconcile(db, (cluster, node), hello, self._effects)
-        )
+    async def reconcile(
+        self, node: intake.Node, hello: intake.Journal, also: Callable[[Database], None]
+    ) -> Reconciled:
+        """Compare what a node that came back knows with the table; what must be sent to it.
+
+        Args:
+            also: runs in the same transaction.
+        """
+
+        def compare(db: Database) -> Reconciled:
+            also(db)
+            return intake.reconcile(db, node, hello, self._effects)
+
+        done = await self._store.write(compare)
         for job_id in hello.jobs:
             self._accept(job_id)
         for job in done.changed:

@@ -21,6 +21,8 @@ from controlplane.link.transfers import Transfers
 from controlplane.store.records import Job, RegistryAccess
 
 FIND_POD_S: Final = 12.0  # above the agent's own 10 s, so its "runtime did not answer" comes first
+ASKED_AT_ONCE: Final = 100  # nodes that are asked for all their pods; then others have a turn
+ASK_EVERY_S: Final = 0.05
 ANOTHER_POD_S: Final = 0.25  # for other nodes to say that they have a pod of that name too
 _log = logging.getLogger(__name__)
 Key = tuple[str, str]  # cluster, node
@@ -95,6 +97,10 @@ class Fleet:
             for (its_cluster, _), session in self._sessions.items()
             if cluster in ("", its_cluster) and _works(session)
         ]
+
+    def every_session(self) -> list[Session]:
+        """All sessions, also those that do not work."""
+        return list(self._sessions.values())
 
     def latest(self) -> dict[Key, Session]:
         """The last session of every node that had one in this process, over or not."""
@@ -200,10 +206,13 @@ class Fleet:
         A node that does not answer is left out: its pods are not known, the others' are.
         """
         asked = self.sessions(cluster)
-        tasks = [
-            asyncio.create_task(s.find_pod("", "", every=True), name=f"ask {s.node}") for s in asked
-        ]
+        tasks: list[asyncio.Task[PodAnswer]] = []
         try:
+            for session in asked:
+                asking = session.find_pod("", "", every=True)
+                tasks.append(asyncio.create_task(asking, name=f"ask {session.node}"))
+                if len(tasks) % ASKED_AT_ONCE == 0:
+                    await asyncio.sleep(ASK_EVERY_S)
             if tasks:
                 await asyncio.wait(tasks, timeout=FIND_POD_S)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable
 from typing import Final
 
@@ -76,6 +77,13 @@ def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfigurat
     return grpc.ssl_server_certificate_configuration([(certificate.key_pem, certificate.chain_pem)])
 
 
+def _allow_connections() -> None:
+    """As many open files as this process may have: each agent holds one; the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def listen(
     address: Address, certificate: ServedCertificate, handlers: wire.Handlers
 ) -> grpc.aio.Server:
@@ -84,6 +92,7 @@ async def listen(
     Raises:
         Broken: the address can't be listened on.
     """
+    _allow_connections()
     server = grpc.aio.server(options=OPTIONS)
     wire.serve(server, handlers)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -10,13 +11,14 @@ from sqlite_utils import Database
 
 from controlplane.link.fleet import Fleet
 from controlplane.link.server import seen
-from controlplane.link.session import LOST_S
+from controlplane.link.session import LOST_S, SILENT_S
 from controlplane.store import agents, clusters
 from controlplane.store.database import Store
 from controlplane.store.records import Job
 
-LOOK_EVERY_S: Final = 10.0
-KEEP_EVERY: Final = 3  # looks; what a restart forgets of a node's status is at most so old
+TICK_S: Final = 1.0  # how much later than its time a silent session ends at most
+LOOK_TICKS: Final = 10
+KEEP_TICKS: Final = 30  # what a restart forgets of a node's status is at most so many seconds old
 
 
 class Jobs(Protocol):
@@ -37,14 +39,19 @@ class Liveness:
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
-        looks = 0
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            looks += 1
-            await self.flag_lost()
-            await self.send_away()
-            if looks % KEEP_EVERY == 0:
-                await self.keep()
+        for tick in itertools.count(1):
+            await asyncio.sleep(TICK_S)
+            self.end_silent()
+            await self.keep(tick)
+            if tick % LOOK_TICKS == 0:
+                await self.flag_lost()
+                await self.send_away()
+
+    def end_silent(self) -> None:
+        """End the sessions that nothing was heard of for too long: one look at all, no timer for each."""
+        for session in self._fleet.every_session():
+            if session.silent_s >= SILENT_S:
+                session.close()
 
     async def flag_lost(self) -> None:
         """Flag the open jobs of nodes that have been away for minutes."""
@@ -62,9 +69,9 @@ class Liveness:
             if session.cluster not in known:
                 session.close()
 
-    async def keep(self) -> None:
-        """Store how every connected agent was last seen."""
-        sessions = self._fleet.sessions()
+    async def keep(self, tick: int) -> None:
+        """Store how some of the connected agents were last seen, by turns: no write is a long one."""
+        sessions = self._fleet.sessions()[tick % KEEP_TICKS :: KEEP_TICKS]
 
         def put(db: Database) -> None:
             for session in sessions:

@@ -7,23 +7,25 @@ import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from controlplane.checkpoints.grants import Grants
+from sqlite_utils import Database
+
 from controlplane.clusters.tokens import JoinClaims, JoinRefusal
 from controlplane.errors import Conflict, Denied, SnapError
-from controlplane.jobs.intake import Brief, Journal, Reconciled
+from controlplane.jobs.intake import Brief, Journal, Node, Reconciled
 from controlplane.link import admission, frames, wire
-from controlplane.link.credentials import Credentials
+from controlplane.link.door import Door
 from controlplane.link.fleet import Fleet
-from controlplane.link.session import HEARTBEAT_S, SILENT_S, Session
+from controlplane.link.session import HEARTBEAT_S, Session
 from controlplane.link.transfers import Transfers
+from controlplane.link.trust import Trust
 from controlplane.store import agents, audit, restores
 from controlplane.store.agents import SeenAgent
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
-from controlplane.store.records import Job, JobUpdate, Restore
+from controlplane.store.records import ENDED, Job, JobUpdate, Restore
 
 HANDSHAKE_S: Final = 15.0
 _log = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ class Jobs(Protocol):
 
     async def take(self, cluster: str, node: str, updates: Sequence[JobUpdate]) -> int: ...
 
-    async def reconcile(self, cluster: str, node: str, hello: Journal) -> Reconciled: ...
+    async def reconcile(
+        self, node: Node, hello: Journal, also: Callable[[Database], None]
+    ) -> Reconciled: ...
 
     async def reject(self, job_id: str, failure: SnapError, *, begun: bool = False) -> None: ...
 
@@ -55,14 +59,6 @@ class Uploads(Protocol):
     async def fetch(
         self, transfer_id: str, cluster: str, offset: int
     ) -> tuple[int, AsyncGenerator[bytes, None]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """What a node is told at its welcome: whose grants hold, and how it reaches registries."""
-
-    grants: Grants
-    credentials: Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,7 @@ class LinkServer:
     trust: Trust
     uploads: Uploads
     refused: Callable[[str], None] = lambda _: None
+    door: Door = field(default_factory=Door)
 
     async def connect(
         self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
@@ -98,7 +95,8 @@ class LinkServer:
         session = Session(hello)
         try:
             async with self.fleet.joined(session):
-                await self._welcome(session, hello, context)
+                async with self.door.passed():
+                    await self._welcome(session, hello, context)
                 _log.info("node %s of %s joined", session.node, session.cluster)
                 await self._converse(session, said, context)
         except Conflict as refusal:
@@ -121,7 +119,8 @@ class LinkServer:
         hello = await _first_word(said)
         if claims is None:  # only now it is known which cluster is to be asked
             claims = await self.tokens.check(token, hello.cluster)
-        await admission.admit(self.store, claims, nonce, hello)
+        async with self.door.passed():
+            await admission.admit(self.store, claims, nonce, hello)
         return hello
 
     def _turned_away(self, refusal: SnapError) -> None:
@@ -155,14 +154,9 @@ class LinkServer:
         """Bring both sides to the same knowledge; jobs may come once this returns."""
         briefs = {job.job_id: Brief(job.epoch, job.state) for job in hello.jobs}
         journal = Journal(hello.last_sequence, briefs)
-        await self.store.write(lambda db: agents.put(db, seen(session)))
-        done = await self.jobs.reconcile(session.cluster, session.node, journal)
-        granted = await self.trust.grants.of_cluster(session.cluster)
-        trust = (
-            self.trust.grants.public_key,
-            [frames.SignedGrant(grant.payload, grant.signature) for grant in granted],
-            await self.trust.credentials.of_cluster(session.cluster),
-        )
+        node = session.cluster, session.node
+        done = await self.jobs.reconcile(node, journal, lambda db: agents.put(db, seen(session)))
+        trust = await self.trust.of_cluster(session.cluster)
         for job in done.start:
             await self._send_again(session, job)
         for job_id, epoch in done.cancel:
@@ -174,7 +168,7 @@ class LinkServer:
     async def _send_again(self, session: Session, job: Job) -> None:
         _log.info("job %s goes to node %s again, epoch %d", job.id, job.node, job.epoch)
         try:
-            access = await self.trust.credentials.of_job(job)
+            access = await self.trust.of_job(job)
         except SnapError as failure:
             await self.jobs.reject(job.id, failure, begun=True)
         else:
@@ -183,14 +177,14 @@ class LinkServer:
     async def _converse(
         self, session: Session, said: AsyncIterator[wire.AgentFrame], context: wire.Context
     ) -> None:
-        """Listen and speak until one side is gone or silent."""
+        """Listen and speak until one side is gone, or the session is closed."""
         tasks = [
             asyncio.create_task(self._listen(session, said), name=f"hear {session.node}"),
             asyncio.create_task(_speak(session, context), name=f"tell {session.node}"),
-            asyncio.create_task(_watch(session), name=f"watch {session.node}"),
         ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ends = [*tasks, session.closed]
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except wire.STREAM_OVER as cause:
@@ -212,7 +206,7 @@ class LinkServer:
                 session.facts = said.facts or session.facts
             case frames.JobNews():
                 up_to = await self.jobs.take(session.cluster, session.node, said.updates)
-                session.send(wire.stored(up_to))
+                session.stored(up_to, at_once=any(map(_must_arrive, said.updates)))
             case frames.Taken():
                 session.taken(said.up_to_sequence)
             case frames.PodAnswer():
@@ -279,12 +273,6 @@ async def _speak(session: Session, context: wire.Context) -> None:
         await context.write(await session.next_frame())
 
 
-async def _watch(session: Session) -> None:
-    """Return when the agent is silent for too long or the session was closed."""
-    while (left_s := SILENT_S - session.silent_s) > 0:
-        try:
-            async with asyncio.timeout(left_s):
-                await session.closed.wait()
-                return
-        except TimeoutError:
-            continue
+def _must_arrive(update: JobUpdate) -> bool:
+    """Whether its agent keeps the update until it is acknowledged."""
+    return update.state in ENDED or update.result is not None

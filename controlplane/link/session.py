@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from controlplane.errors import AgentUnavailable
@@ -16,6 +18,7 @@ HEARTBEAT_S: Final = 10.0
 SILENT_S: Final = 30.0  # nothing heard for so long: the session is over
 STALE_S: Final = 60.0  # the node's status is too old to go by
 LOST_S: Final = 300.0  # its jobs are flagged
+ACKNOWLEDGE_S: Final = 2.0  # so often at most is progress acknowledged; nobody waits for it
 _WAITING: Final = 10_000  # frames that a slow agent may leave behind; more and the session ends
 
 
@@ -31,25 +34,30 @@ class Session:
         self.connected_at: Final = clock.now()
         self.facts: NodeFacts = hello.facts
         self.status: NodeStatus | None = None
-        self.last_seen = self.connected_at
         self.is_ready = False
         self.was_alarmed = False  # a second agent claimed the node; said once per session
-        self._heard = time.monotonic()
+        self._heard, self._heard_at = time.monotonic(), time.time()
+        self._acknowledged_at = 0.0
+        self._acknowledging: asyncio.TimerHandle | None = None
         self._outgoing: asyncio.Queue[wire.ControlFrame] = asyncio.Queue(_WAITING)
         self._sequence = 0
         self._untaken: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[str, asyncio.Future[frames.PodAnswer]] = {}
-        self.closed: Final = asyncio.Event()
+        self.closed: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
 
     @property
     def silent_s(self) -> float:
         """Seconds since anything was heard."""
         return time.monotonic() - self._heard
 
+    @property
+    def last_seen(self) -> str:
+        """When that was, RFC 3339 UTC."""
+        return clock.stamp(datetime.fromtimestamp(self._heard_at, UTC))
+
     def heard(self) -> None:
         """Something came."""
-        self._heard = time.monotonic()
-        self.last_seen = clock.now()
+        self._heard, self._heard_at = time.monotonic(), time.time()
 
     def send(self, frame: wire.ControlFrame) -> None:
         """Queue a frame that needs no answer.
@@ -57,13 +65,35 @@ class Session:
         Raises:
             AgentUnavailable: the session is over.
         """
-        if self.closed.is_set():
+        if self.closed.done():
             raise self._gone()
         try:
             self._outgoing.put_nowait(frame)
         except asyncio.QueueFull as cause:
             self.close()
             raise self._gone() from cause
+
+    def stored(self, up_to: int, *, at_once: bool) -> None:
+        """The agent's news up to this number are on disk; it is told now, or within two seconds.
+
+        Raises:
+            AgentUnavailable: the session is over.
+        """
+        wait_s = self._acknowledged_at + ACKNOWLEDGE_S - time.monotonic()
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None
+        if at_once or wait_s <= 0:
+            self._acknowledged_at = time.monotonic()
+            self.send(wire.stored(up_to))
+        else:
+            loop = asyncio.get_running_loop()
+            self._acknowledging = loop.call_later(wait_s, self._acknowledge_late, up_to)
+
+    def _acknowledge_late(self, up_to: int) -> None:
+        self._acknowledging = None
+        with contextlib.suppress(AgentUnavailable):  # it will say the same again
+            self.stored(up_to, at_once=True)
 
     async def next_frame(self) -> wire.ControlFrame:
         """The next frame to write."""
@@ -119,7 +149,10 @@ class Session:
     def close(self) -> None:
         """The session is over: whoever waits for the agent is told."""
         self.is_ready = False
-        self.closed.set()
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+        if not self.closed.done():
+            self.closed.set_result(None)
         waiting: list[asyncio.Future[Any]] = [*self._untaken.values(), *self._asked.values()]
         for waiter in waiting:
             if not waiter.done():

@@ -14,7 +14,6 @@ import grpc
 import grpc.aio
 
 from controlplane.errors import (
-    AgentUnavailable,
     Conflict,
     Denied,
     NotFound,
@@ -50,7 +49,6 @@ _STATUSES: Final[Mapping[type[SnapError], grpc.StatusCode]] = {
     Denied: grpc.StatusCode.PERMISSION_DENIED,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     NotFound: grpc.StatusCode.NOT_FOUND,
-    AgentUnavailable: grpc.StatusCode.UNAVAILABLE,
     Retryable: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -83,6 +83,18 @@ def update(db: Database, job: Job, *, changed_state: bool) -> None:
         _record_event(db, job)
 
 
+def update_progress(db: Database, job: Job) -> None:
+    """Store how far ``job`` is, and nothing else of it: by far the most frequent change."""
+    db.execute(
+        "UPDATE jobs SET progress = ?, message = ?, task_name = ?, bytes_done = ?, "
+        "bytes_total = ?, agent_lost = ?, updated_at = ? WHERE id = ?",
+        [
+            *(job.progress, job.message, job.task_name, job.bytes_done, job.bytes_total),
+            *(job.agent_lost, job.updated_at, job.id),
+        ],
+    )
+
+
 def find(db: Database, job_id: str) -> Job | None:
     """The job ``job_id``."""
     rows = _select(db, "WHERE id = ?", [job_id])

@@ -9,6 +9,7 @@ from sqlite_utils import Database
 WATCHED: Final = (
     *("checkpoints", "images", "clusters", "secrets"),
     *("grants", "workloads", "restores", "starts"),
+    *("join_tokens", "registries", "cluster_cache"),
 )
 _FUNCTION: Final = "snap_changed"
 
