@@ -14,6 +14,7 @@ from bench import contest, machine, report
 from bench.admission import __main__ as admission
 from bench.case import Case, parse_size, size_text
 from bench.contest import Outcome
+from bench.fleet import __main__ as fleet
 from bench.lab import Lab
 from bench.report import Result
 from bench.row import Row
@@ -24,12 +25,13 @@ from deploy.devnode.world import opened
 
 ADMISSION: Final = "admission"
 SMOKE: Final = 64 << 20
+FLEET: Final = "fleet"  # the row that needs no node; it has options of its own
 _LONG: Final = frozenset({"at-rest"})  # rows that a smoke run leaves out: they only wait
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(BY_NAME)}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*BY_NAME, FLEET])}")
     parser.add_argument(
         "--size", action="append", type=parse_size, help="such as 256MiB or 1GiB; may be repeated"
     )
@@ -113,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
     lifecycle.interrupt_on_signals()
     if list(argv[:1]) == [ADMISSION]:  # needs no nodes
         return admission.main(argv[1:])
+    if argv[:1] == [FLEET]:
+        return fleet.main(argv[1:])
     args = _parse(argv)
     results: list[Result] = []
     try:
@@ -131,7 +135,10 @@ def main(argv: Sequence[str]) -> int:
         return 1
     if known:
         _say(f"bench: written to {os.path.relpath(written)} and docs/benchmarks.md")
-    return 1 if any(r.outcome and r.outcome.failures for r in results) else 0
+    failed = any(r.outcome and r.outcome.failures for r in results)
+    if not args.rows:
+        failed |= fleet.main(["--smoke"] if args.smoke else []) == fleet.FAILED
+    return int(failed)
 
 
 if __name__ == "__main__":

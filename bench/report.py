@@ -17,6 +17,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = REPOSITORY / "bench" / "results"
 WANTED_RUNS: Final = 5
 TABLE: Final = REPOSITORY / "docs" / "benchmarks.md"
+FLEET: Final = "# The control plane beside a fleet\n"  # begins what bench.fleet writes, to the end
 DATA_WORDS: Final = {"half": "half random", "full": "random"}
 _INTRODUCTION: Final = """\
 # Measured beside the stock way
@@ -89,8 +90,15 @@ def write(results: Sequence[Result], machine: Mapping[str, object]) -> Path:
         "rows": [r.json() for r in results],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    TABLE.write_text(table(results, machine, at))
+    TABLE.write_text(table(results, machine, at) + fleet_section())
     return path
+
+
+def fleet_section() -> str:
+    """What ``bench.fleet`` wrote into the document: it is measured by itself, and stays."""
+    text = TABLE.read_text() if TABLE.exists() else ""
+    begin = text.find(FLEET)
+    return "\n" + text[begin:] if begin >= 0 else ""
 
 
 def table(results: Sequence[Result], machine: Mapping[str, object], at: datetime) -> str:

@@ -48,32 +48,32 @@ class Served:
 @contextmanager
 def ours(data_dir: Path) -> Iterator[Served]:
     """The control plane on the store in ``data_dir``."""
-    port, agents = _free_port(), _free_port()
+    port, agents = free_port(), free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "SNAP_DATA_DIR": str(data_dir),
         "SNAP_HTTP_ADDR": f"127.0.0.1:{port}",
         "SNAP_GRPC_ADDR": f"127.0.0.1:{agents}",
-        "SNAP_HOOK_ADDR": f"127.0.0.1:{_free_port()}",
+        "SNAP_HOOK_ADDR": f"127.0.0.1:{free_port()}",
         "SNAP_ADMIN_PASSWORD": PASSWORD,
         "SNAP_RATE_LIMIT_USER": "0",
         "SNAP_RATE_LIMIT_ANONYMOUS": "0",
         "SNAP_LOG_LEVEL": "info",
     }
-    with _process([sys.executable, "-m", "controlplane"], environment, port, "/ready") as process:
-        yield Served(port, process, _log_in(port))
+    with running([sys.executable, "-m", "controlplane"], environment, port, "/ready") as process:
+        yield Served(port, process, log_in(port))
 
 
 @contextmanager
 def rival(folder: Path, database: Path) -> Iterator[Served]:
     """FastAPI under uvicorn with its fast extras, on the same database; ``folder`` keeps its venv."""
     python = _environment(folder)
-    port = _free_port()
+    port = free_port()
     here = Path(__file__).resolve().parent
     argv = [str(python), "-m", "uvicorn", "rival:app", "--app-dir", str(here)]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "error"]
     environment = {"PATH": os.environ["PATH"], "RIVAL_DATABASE": str(database)}
-    with _process(argv, environment, port, "/cluster/statistics") as process:
+    with running(argv, environment, port, "/cluster/statistics") as process:
         yield Served(port, process)
 
 
@@ -88,9 +88,14 @@ def _environment(folder: Path) -> Path:
 
 
 @contextmanager
-def _process(
+def running(
     argv: list[str], environment: Mapping[str, str], port: int, path: str
 ) -> Iterator[psutil.Process]:
+    """The process ``argv``, from when it answers ``path`` on.
+
+    Raises:
+        RuntimeError: it does not start.
+    """
     process = subprocess.Popen(
         argv, env=dict(environment), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -117,16 +122,18 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _log_in(port: int) -> str:
+def log_in(port: int, username: str = "admin") -> str:
+    """A token of a user, whose password is the bench's."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    body = json.dumps({"username": "admin", "password": PASSWORD})
+    body = json.dumps({"username": username, "password": PASSWORD})
     connection.request("POST", "/config/user/login", body, {"Content-Type": "application/json"})
     token: str = json.load(connection.getresponse())["token"]
     connection.close()
     return token
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,30 @@
+"""The bench of the control plane beside a fleet, with a few agents: every figure is there, none is made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROWS = ["fleet-at-rest", "fleet-memory", "fleet-news", "fleet-return", "fleet-rest"]
+
+
+async def test_a_small_fleet_joins_reports_and_comes_back() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.fleet", "--smoke"),
+        cwd=REPOSITORY,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(180):
+        said, log = await process.communicate()
+    assert process.returncode in (0, 2), log.decode()  # 2: this machine is too slow for a goal
+    figures = {one["row"]: one for one in json.loads(said.splitlines()[-1])}
+    assert list(figures) == ROWS
+    assert figures["fleet-news"]["notes"]["events"] > 0
+    assert figures["fleet-news"]["notes"]["own_events"] > 0
+    assert figures["fleet-return"]["notes"]["joined"] == 40
+    assert figures["fleet-rest"]["notes"]["failed"] == 0
