@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from bench import __main__ as bench
 from deploy.devcluster import __main__ as devcluster
 from deploy.devnode import __main__ as devnode
 from deploy.devnode import lifecycle
+from deploy.images import __main__ as images
 from dev_tools import checks, demo
 
 
@@ -15,21 +17,18 @@ def main(argv: list[str]) -> int:
     """Run one command; its exit status."""
     lifecycle.interrupt_on_signals()
     command, rest = argv[0], argv[1:]
-    if command == "demo":
-        return demo.main(rest)
-    if command == "bench":
-        return bench.main(rest)
-    if command == "lint":
-        return checks.lint()
-    if command == "test":
-        return checks.test(rest)
-    if command == "test-fast":
-        return checks.test_fast(rest)
-    if command == "e2e":
-        return checks.e2e(rest)
-    if command == "cluster":
-        return devcluster.run(rest)
-    return devnode.run(rest)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "bench": bench.main,
+        "cluster": devcluster.run,
+        "demo": demo.main,
+        "e2e": checks.e2e,
+        "images": images.main,
+        "lint": lambda _: checks.lint(),
+        "node": devnode.run,
+        "test": checks.test,
+        "test-fast": checks.test_fast,
+    }
+    return commands[command](rest)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""``python -m deploy.images``: build both images; push them where one is asked for or a devnode runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from deploy.devnode import lifecycle
+from deploy.devnode.instance import Instance
+from deploy.devnode.rootfs import BuildFailed
+from deploy.images import building
+
+
+def main(argv: list[str]) -> int:
+    """Do what the command line says; the exit status."""
+    parser = argparse.ArgumentParser(prog="dev images", description=__doc__)
+    parser.add_argument("--instance", default=os.environ.get("SNAP_DEV_INSTANCE", "dev"))
+    parser.add_argument("--registry", help="host:port to push to; default: the instance's own")
+    parser.add_argument("--ca", type=Path, help="PEM file of the authority that vouches for it")
+    args = parser.parse_args(argv)
+    host, ca = args.registry, args.ca
+    running = None if host else lifecycle.find(Instance(args.instance))
+    if running is not None:
+        host, ca = running.base.host, running.base.ca
+    try:
+        for layout in building.ready(lambda text: print(text, flush=True)).values():
+            print(f"{layout.name}: {layout.size_bytes / 1e6:.1f} MB compressed, {layout.folder}")
+            if host:
+                print(f"  pushed: {layout.push(host, ca or building.AUTHORITIES)}")
+    except BuildFailed as problem:
+        print(f"dev images: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
