@@ -1,0 +1,193 @@
+"""The control plane and agents of a real cluster, with a watcher and a hook; workloads that start slowly."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from deploy.devcluster.cluster import Cluster
+from deploy.devnode.rest import Rest
+from deploy.devnode.services import Agent, ControlPlane, free_port
+from deploy.devnode.world import CLUSTER, REGISTRY
+
+SNAP: Final = "snap.weaversoft.io/snap"
+CHECKPOINT: Final = "snap.weaversoft.io/checkpoint"
+NOT_RESTORED: Final = "snap.weaversoft.io/not-restored"
+WAIT_S: Final = 120.0
+# counts as fast as it can: a start that is computed, not slept; then it is ready, and stays so
+WARM_UP: Final = """
+i=0
+while [ $i -lt %d ]; do i=$((i+1)); done
+echo > /ready
+while :; do echo tick; sleep 1; done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """A cluster that SNAP works in."""
+
+    cluster: Cluster
+    plane: ControlPlane
+    rest: Rest
+    agents: Mapping[int, Agent]
+
+    def deployment(self, name: str, replicas: int = 1, rounds: int = 600_000, **spec: Any) -> None:
+        """A Deployment whose pods compute for ``rounds`` before they are ready."""
+        self.cluster.apply(deployment(self.cluster, name, replicas, rounds, **spec))
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """The pods of a Deployment that are not going away, oldest first."""
+        text = self.cluster.kubectl("get", "pods", "-l", f"app={name}", "-ojson")
+        found = [p for p in json.loads(text)["items"] if "deletionTimestamp" not in p["metadata"]]
+        return sorted(found, key=lambda p: str(p["metadata"]["creationTimestamp"]))
+
+    def wait_ready(self, name: str, count: int, timeout_s: float = WAIT_S) -> list[dict[str, Any]]:
+        """Wait until ``count`` pods of a Deployment are ready; they."""
+        self.wait(
+            lambda: len([p for p in self.pods(name) if start_s(p) is not None]) == count,
+            f"{count} ready pods of {name}",
+            timeout_s,
+            lambda: self.cluster.kubectl("describe", "pods", "-l", f"app={name}"),
+        )
+        return self.pods(name)
+
+    def wait_decision(self, watcher: str, decision: str, words: str = "") -> dict[str, Any]:
+        """Wait for a decision of a watcher; it."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [
+                d
+                for d in self.decisions(watcher)
+                if d["decision"] == decision and words in d["reason"]
+            ]
+            return bool(found)
+
+        self.wait(
+            is_there, f"{decision} by {watcher}", told=lambda: json.dumps(self.decisions(watcher))
+        )
+        return found[0]
+
+    def decisions(self, watcher: str) -> list[dict[str, Any]]:
+        """What a watcher decided, newest first."""
+        answer = self.rest.get(f"/operator/snapwatcher/{watcher}/decisions")
+        found: list[dict[str, Any]] = answer["decisions"]
+        return found
+
+    def wait_checkpoint(self, watcher: str, name: str) -> dict[str, Any]:
+        """Wait until a Deployment has a checkpoint to start from; it."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            listed = self.rest.get("/checkpoint/list")["checkpoints"]
+            found[:] = [c for c in listed if c["pod_name"].startswith(f"{name}-") and c["image"]]
+            return bool(found)
+
+        self.wait(is_there, f"a checkpoint of {name}", told=lambda: str(self.decisions(watcher)))
+        return found[0]
+
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        what: str,
+        timeout_s: float = WAIT_S,
+        told: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Wait until ``ready``; the control plane's log is told if it does not become so."""
+
+        def everything() -> str:
+            return f"{told()}\n{self.plane.log.read_text()[-6000:]}"
+
+        self.cluster.wait(ready, what, timeout_s, everything)
+
+
+def deployment(
+    cluster: Cluster, name: str, replicas: int, rounds: int, **spec: Any
+) -> dict[str, Any]:
+    """A Deployment of one slow container."""
+    probe = {"exec": {"command": ["sh", "-c", "[ -e /ready ]"]}, "periodSeconds": 1}
+    container = {
+        "name": "main",
+        "image": f"{cluster.world.base.host}/counter:latest",
+        "command": ["sh", "-c", WARM_UP % rounds],
+        "startupProbe": probe | {"failureThreshold": 300},
+        "readinessProbe": probe,
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name, SNAP: "true"}},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [container | spec]},
+            },
+        },
+    }
+
+
+def start_s(pod: dict[str, Any]) -> float | None:
+    """Seconds from a pod's creation until it was ready; None: it is not."""
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            ready = datetime.fromisoformat(condition["lastTransitionTime"])
+            created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+            return (ready - created).total_seconds()
+    return None
+
+
+def was_restored(operated: Operated, pod: dict[str, Any]) -> bool:
+    """Whether the pod's node says that its container came from a checkpoint."""
+    uid = pod["metadata"]["uid"]
+    outcomes = [o for agent in operated.agents.values() for o in agent.restores()]
+    return any(o["pod_uid"] == uid and o["action"] == "restored" for o in outcomes)
+
+
+@contextmanager
+def operating(cluster: Cluster, name: str, **settings: str) -> Iterator[Operated]:
+    """A control plane with data of its own, and agents on both nodes, told of the cluster."""
+    gateway = cluster.layout.instance.gateway
+    port = free_port(gateway)
+    env = {"SNAP_HOOK_ADDR": f"{gateway}:{port}", "SNAP_HOOK_HOST": gateway, **settings}
+    world = cluster.world
+    plane = world.control_plane(name, env)
+    plane.start()
+    agents: dict[int, Agent] = {}
+    try:
+        rest = plane.login()
+        rest.post("/config/registry/create", {"name": REGISTRY, **world.registry_details()})
+        config = base64.b64encode(cluster.layout.kubeconfig.read_bytes()).decode()
+        rest.post(
+            "/config/clusters/create",
+            {
+                "name": CLUSTER,
+                "registry_name": REGISTRY,
+                "auth_type": "kubeconfig",
+                "kubeconfig_content": config,
+            },
+        )
+        for number in (1, 2):
+            agents[number] = world.agent(number, plane)
+            agents[number].enrol(rest)
+            agents[number].start()
+        operated = Operated(cluster, plane, rest, agents)
+        operated.wait(lambda: _prepared(cluster), "prepared nodes")
+        yield operated
+    finally:
+        for agent in agents.values():
+            agent.stop()
+        plane.stop()
+
+
+def _prepared(cluster: Cluster) -> bool:
+    asked = ("get", "nodes", "-l", "snap.weaversoft.io/runtime=true", "-oname")
+    nodes = cluster.kubectl(*asked).split()
+    return len(nodes) == 2 and cluster.exists("runtimeclass", "snap")

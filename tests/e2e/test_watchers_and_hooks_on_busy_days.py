@@ -1,0 +1,149 @@
+"""Drains, crowds of pods, short-lived certificates, missing checkpoints: SNAP never makes a pod fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.devcluster.cluster import Cluster
+from tests.e2e.operating import (
+    CHECKPOINT,
+    NOT_RESTORED,
+    Operated,
+    deployment,
+    operating,
+    start_s,
+    was_restored,
+)
+
+pytestmark = pytest.mark.cluster
+CROWD = 200
+LIFE_S = 60
+ROUNDS = 300_000
+
+
+@pytest.fixture(scope="module")
+def operated(cluster: Cluster) -> Iterator[Operated]:
+    """A watcher, one for drains, and a hook whose certificates last a minute."""
+    with operating(cluster, "busy", SNAP_HOOK_CERT_LIFE=str(LIFE_S)) as made:
+        rest = made.rest
+        for name, trigger in (("w", "ready"), ("drains", "drain")):
+            rest.post(
+                "/operator/snapwatcher",
+                {
+                    "name": name,
+                    "cluster_name": "dev",
+                    "trigger": trigger,
+                    "auto_delete_pod": False,
+                },
+            )
+        rest.post("/snaphook", {"name": "h", "cluster_name": "dev"})
+        rest.post("/snaphook/h/start", {})
+        yield made
+        rest.call("DELETE", "/snaphook/h")
+        for name in ("w", "drains"):
+            rest.call("DELETE", f"/operator/snapwatcher/{name}")
+        cluster.delete("deployments", "--all")
+
+
+def checkpoints(operated: Operated, pod: str) -> list[dict[str, Any]]:
+    listed = operated.rest.get("/checkpoint/list")["checkpoints"]
+    return [c for c in listed if c["pod_name"] == pod and c["image"]]
+
+
+def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(operated: Operated) -> None:
+    cluster = operated.cluster
+    manifest = deployment(cluster, "moving", 1, ROUNDS)
+    # a shell is process 1 here and ignores SIGTERM: it runs until its grace time is over
+    manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 20
+    cluster.apply(manifest)
+    (pod,) = operated.wait_ready("moving", 1)
+    name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "the first checkpoint")
+    try:
+        cluster.kubectl(
+            *("drain", node, "--ignore-daemonsets", "--force", "--delete-emptydir-data"),
+            *("--pod-selector=app=moving", "--timeout=60s"),
+            timeout_s=70,
+        )
+        operated.wait(lambda: len(checkpoints(operated, name)) == 2, "the checkpoint of the drain")
+        (successor,) = operated.wait_ready("moving", 1)
+        assert successor["spec"]["nodeName"] != node
+        assert was_restored(operated, successor)
+    finally:
+        cluster.kubectl("uncordon", node)
+        cluster.delete("deployment", "moving")
+
+
+def test_many_pods_at_once_are_all_answered(operated: Operated) -> None:
+    cluster = operated.cluster
+    manifest = deployment(cluster, "crowd", CROWD, 1)
+    manifest["spec"]["template"]["spec"]["schedulerName"] = "nobody"  # they need not run
+    cluster.apply(manifest)
+    try:
+        operated.wait(lambda: len(operated.pods("crowd")) == CROWD, f"{CROWD} pods")
+        told = [
+            p["metadata"].get("annotations", {}).get(NOT_RESTORED) for p in operated.pods("crowd")
+        ]
+        assert set(told) == {"main: there is no checkpoint of this workload"}
+    finally:
+        cluster.delete("deployment", "crowd")
+
+
+def test_a_deleted_checkpoint_means_a_cold_start(operated: Operated) -> None:
+    operated.rest.call("POST", "/operator/snapwatcher/w/stop")
+    try:
+        operated.deployment("gone", rounds=1_000)
+        (pod,) = operated.wait_ready("gone", 1)
+        name = pod["metadata"]["name"]
+        operated.rest.post("/operator/snapwatcher/w/start", {})
+        operated.wait(lambda: len(checkpoints(operated, name)) == 1, "its checkpoint")
+        operated.rest.post("/operator/snapwatcher/w/stop", {})
+        (made,) = checkpoints(operated, name)
+        status, answer = operated.rest.call("DELETE", f"/checkpoint/{made['id']}")
+        assert status == 200, answer
+        operated.cluster.kubectl("scale", "deployment/gone", "--replicas=2")
+        pods = operated.wait_ready("gone", 2)
+        (later,) = [p for p in pods if p["metadata"]["name"] != name]
+        assert not was_restored(operated, later)
+    finally:
+        operated.rest.call("POST", "/operator/snapwatcher/w/start")
+        operated.cluster.delete("deployment", "gone")
+
+
+def test_a_registry_that_is_away_means_a_cold_start(operated: Operated) -> None:
+    operated.deployment("distant", rounds=1_000)
+    (pod,) = operated.wait_ready("distant", 1)
+    name = pod["metadata"]["name"]
+    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "its checkpoint")
+    other = "node1" if pod["spec"]["nodeName"] == "node2" else "node2"
+    registry = operated.cluster.world.checkpoints
+    operated.cluster.kubectl("cordon", pod["spec"]["nodeName"])  # the other node has nothing cached
+    registry.kill()
+    try:
+        operated.cluster.kubectl("scale", "deployment/distant", "--replicas=2")
+        pods = operated.wait_ready("distant", 2, 90.0)
+        (later,) = [p for p in pods if p["metadata"]["name"] != name]
+        assert later["spec"]["nodeName"] == other
+        assert CHECKPOINT in later["metadata"]["annotations"]
+        assert not was_restored(operated, later)
+        assert start_s(later) is not None
+    finally:
+        registry.start()
+        operated.cluster.kubectl("uncordon", pod["spec"]["nodeName"])
+        operated.cluster.delete("deployment", "distant")
+
+
+def test_certificates_of_a_minute_are_renewed_and_the_hook_goes_on(operated: Operated) -> None:
+    shown = operated.plane.data / "hook-tls" / "server.pem"
+    first = shown.read_text()
+
+    def is_renewed() -> bool:
+        answer = operated.rest.get("/snaphook/h/test-connectivity")
+        assert answer["webhook_reached"] is True, answer
+        return shown.read_text() != first
+
+    operated.wait(is_renewed, "another certificate", 2.0 * LIFE_S)
+    assert operated.rest.get("/snaphook/h/test-connectivity")["webhook_reached"] is True
