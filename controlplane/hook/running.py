@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from controlplane.errors import Conflict, NotFound, SnapError
+from controlplane.errors import Conflict, SnapError
 from controlplane.hook import webhook
 from controlplane.hook.addresses import Reaching
 from controlplane.hook.admission import Answer, Policy, answer
@@ -21,10 +21,9 @@ from controlplane.hook.cluster_watch import ClusterWatch, Spawn
 from controlplane.hook.fitting import Traits
 from controlplane.hook.index import Index
 from controlplane.hook.listener import Listener
-from controlplane.hook.webhook import Registration
-from controlplane.kube.client import KubeClient
-from controlplane.kube.resources import MUTATING_WEBHOOKS, PODS, Object
-from controlplane.kube.workloads import CONTAINERS, SNAP
+from controlplane.hook.registering import Clusters, Registrar, pod_of
+from controlplane.kube.resources import Object
+from controlplane.kube.workloads import CONTAINERS
 from controlplane.store import starts, workloads
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
@@ -34,16 +33,9 @@ TRAITS_S: Final = 10.0  # after which what agents tell of their nodes is looked 
 KNOWN_S: Final = 5.0  # after which every API server knows of a configuration
 RENEW_S: Final = (0.2, 5.0)  # between looks at the certificates, at least and at most
 CALM_S: Final = (0.0, 1.0, 5.0, 30.0, 60.0)  # between repairs of one webhook: others may insist too
-PROBED: Final = "default"  # where the pod of a probe pretends to be
 CALM_AFTER_S: Final = 300.0
 _TABLES: Final = ("checkpoints", "images", "grants", "workloads", "restores", "starts")
 _log = logging.getLogger(__name__)
-
-
-class Clusters(Protocol):
-    """The clusters' Kubernetes APIs (``clusters.reaching``)."""
-
-    async def client(self, cluster: str) -> KubeClient: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +75,10 @@ class HookServers:
 
     def __init__(self, means: Means) -> None:
         self._means = means
+        self._watches: dict[str, ClusterWatch] = {}  # of the clusters that have a hook
+        self._registrar = Registrar(means.clusters, means.reaching, means.authority)
         self._index = Index()
         self._running: dict[str, _Running] = {}
-        self._watches: dict[str, ClusterWatch] = {}
         self._probes: dict[str, bool] = {}
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()  # other hooks run than before
@@ -126,7 +119,7 @@ class HookServers:
                 await self._ensure_certificate(hook)
                 await self._means.listener.start(self._means.authority.load())
                 self._means.listener.open(path, self._answering(hook, watch))
-                await self._register(hook)
+                await self._registrar.register(hook)
             except BaseException:
                 self._means.listener.close(path)
                 await self._leave(hook.cluster)
@@ -139,7 +132,7 @@ class HookServers:
         """Take the webhook out of its cluster, then answer it no longer; fine if it does not run."""
         async with self._turn:
             try:
-                await self._unregister(hook)
+                await self._registrar.unregister(hook)
             except SnapError as failure:
                 _log.warning(
                     "the webhook of hook %s stays in cluster %s, which can't be told (%s); "
@@ -167,7 +160,7 @@ class HookServers:
         self._probes[name] = False
         refusal = "its API server did not call"
         try:
-            await client.create(PODS.path(PROBED), _probe_pod(name), params={"dryRun": "All"})
+            await self._registrar.pretend(hook, name)
         except SnapError as failure:  # what it says of the pod is no matter, if it called before
             refusal = failure.details or failure.message
         return "" if self._probes.pop(name) else refusal
@@ -193,7 +186,7 @@ class HookServers:
                     lambda db: Index(workloads.offers(db), starts.everything(db))
                 )
                 revision = found
-                wait_s = max(LOOK_S, 4 * (time.monotonic() - began))  # never mostly this
+                wait_s = min(max(LOOK_S, 4 * (time.monotonic() - began)), 1.0)
             if time.monotonic() - refreshed_at > TRAITS_S:
                 refreshed_at = time.monotonic()
                 for watch in self._watches.values():
@@ -211,6 +204,9 @@ class HookServers:
                     await self._changed.wait()
             if not self._running:
                 continue
+            for one in list(self._running.values()):  # what changed while it was being repaired
+                name = webhook.name_of(one.row.name)
+                self._webhook_seen(one.row.cluster, name, one.watch.webhook(name))
             async with self._turn:
                 if authority.renew_in() <= timedelta():
                     await self._ensure_certificate()
@@ -229,7 +225,7 @@ class HookServers:
         known = True
         for running in self._running.values():
             try:
-                await self._register(running.row)
+                await self._registrar.register(running.row)
             except SnapError as failure:
                 known = False
                 _log.warning("hook %s: %s", running.row.name, failure.details or failure.message)
@@ -246,7 +242,7 @@ class HookServers:
         def answering(review: object) -> Answer:
             began = time.perf_counter()
             given = answer(review, policy, self._index, watch.seen)
-            if self._probes and (name := _name(review)) in self._probes:
+            if self._probes and (name := pod_of(review)) in self._probes:
                 self._probes[name] = True
             if tells and not given.dry_run:
                 means.told(hook.name, given, time.perf_counter() - began)
@@ -309,49 +305,13 @@ class HookServers:
             authority.load()
             _log.info("new certificate for admission, until %s", authority.expires_at)
 
-    def _registration(self, hook: HookRow) -> Object:
-        reaching = self._means.reaching
-        service = reaching.service if not hook.webhook_url else None
-        return webhook.configuration(
-            Registration(
-                hook=hook.name,
-                url=reaching.url(hook),
-                path=reaching.path(hook),
-                ca_pem=self._means.authority.bundle_pem,
-                service=service,
-                left_alone=reaching.left_alone(),
-            )
-        )
-
-    async def _register(self, hook: HookRow) -> None:
-        """Make the cluster's configuration say what it should."""
-        wanted = self._registration(hook)
-        path = MUTATING_WEBHOOKS.path(name=webhook.name_of(hook.name))
-        client = await self._means.clusters.client(hook.cluster)
-        try:
-            found = await client.get(path)
-        except NotFound:
-            await client.create(MUTATING_WEBHOOKS.path(), wanted)
-            return
-        if not webhook.says_the_same(found, wanted):
-            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            body = wanted | {"metadata": wanted["metadata"] | version}
-            await client.replace(path, body)
-
-    async def _unregister(self, hook: HookRow) -> None:
-        client = await self._means.clusters.client(hook.cluster)
-        try:
-            await client.delete(MUTATING_WEBHOOKS.path(name=webhook.name_of(hook.name)))
-        except NotFound:
-            return
-
     def _webhook_seen(self, cluster: str, name: str, found: Object | None) -> None:
         """A configuration of ours changed: repair it if somebody else did that."""
         for running in self._running.values():
             row = running.row
             if row.cluster != cluster or webhook.name_of(row.name) != name:
                 continue
-            is_right = found is not None and webhook.says_the_same(found, self._registration(row))
+            is_right = self._registrar.is_right(row, found)
             if not is_right and (running.repairing is None or running.repairing.done()):
                 task = self._repair(running)
                 running.repairing = self._means.spawn(task, f"repair hook {row.name}")
@@ -366,29 +326,13 @@ class HookServers:
             running.repaired_at = time.monotonic()
             try:
                 async with self._turn:
-                    if self._running.get(name) is running:
-                        await self._register(running.row)
+                    is_ours = self._running.get(name) is running
+                    if is_ours and await self._registrar.register(running.row):
                         _log.warning("the webhook of hook %s was changed by others; put back", name)
             except SnapError as failure:
                 _log.warning("hook %s: %s", name, failure.details or failure.message)
                 continue
             return
-
-
-def _name(review: Any) -> str:
-    """The name of the pod in a review that was answered."""
-    metadata = (review["request"].get("object") or {}).get("metadata")
-    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-
-
-def _probe_pod(name: str) -> Object:
-    container = {"name": "probe", "image": "snap.invalid/probe"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {SNAP: "true"}},
-        "spec": {"containers": [container]},
-    }
 
 
 def _review(pod: Mapping[str, Any]) -> dict[str, Any]:
