@@ -62,7 +62,7 @@ def put(db: Database, workload: Workload, pod_uid: str, ms: float, *, restored: 
     )
     db.execute(
         f"DELETE FROM starts WHERE {_OF} AND restored = ? AND rowid NOT IN "  # noqa: S608 - constants
-        f"(SELECT rowid FROM starts WHERE {_OF} AND restored = ? ORDER BY at DESC LIMIT {KEPT})",
+        f"(SELECT rowid FROM starts WHERE {_OF} AND restored = ? ORDER BY at DESC, rowid DESC LIMIT {KEPT})",
         [*key(workload), int(restored), *key(workload), int(restored)],
     )
 
@@ -76,7 +76,7 @@ def is_known(db: Database, cluster: str, pod_uid: str, container: str) -> bool:
 def of(db: Database, workload: Workload) -> StartTimes:
     """The latest starts of a workload."""
     rows = db.execute(
-        f"SELECT restored, ms FROM starts WHERE {_OF} ORDER BY at DESC",  # noqa: S608 - constants
+        f"SELECT restored, ms FROM starts WHERE {_OF} ORDER BY at DESC, rowid DESC",  # noqa: S608 - constants
         key(workload),
     ).fetchall()
     return StartTimes(
@@ -89,7 +89,7 @@ def everything(db: Database) -> dict[Workload, StartTimes]:
     """The latest starts of every workload."""
     columns = "cluster, namespace, owner_kind, owner_name, container, template_hash, image_digest"
     found: dict[Workload, tuple[list[float], list[float]]] = {}
-    rows = db.execute(f"SELECT restored, ms, {columns} FROM starts ORDER BY at DESC")  # noqa: S608
+    rows = db.execute(f"SELECT restored, ms, {columns} FROM starts ORDER BY at DESC, rowid DESC")  # noqa: S608
     for restored, ms, *names in rows:
         found.setdefault(Workload(*names), ([], []))[restored].append(ms)
     return {w: StartTimes(tuple(cold), tuple(warm)) for w, (cold, warm) in found.items()}
@@ -100,7 +100,7 @@ def of_checkpoints(db: Database, checkpoints: Sequence[Checkpoint]) -> dict[str,
     rows = db.execute(
         "SELECT w.checkpoint_id, s.restored, s.ms FROM workloads w JOIN starts s "
         "USING (cluster, namespace, owner_kind, owner_name, container, template_hash, image_digest) "
-        "WHERE w.checkpoint_id IN (SELECT value FROM json_each(?)) ORDER BY s.at DESC",
+        "WHERE w.checkpoint_id IN (SELECT value FROM json_each(?)) ORDER BY s.at DESC, s.rowid DESC",
         [msgspec.json.encode([checkpoint.id for checkpoint in checkpoints]).decode()],
     )
     found: dict[str, tuple[list[float], list[float]]] = {}
