@@ -9,6 +9,7 @@ from bench import __main__ as bench
 from deploy.devcluster import __main__ as devcluster
 from deploy.devnode import __main__ as devnode
 from deploy.devnode import lifecycle
+from deploy.helm import __main__ as manifests
 from deploy.images import __main__ as images
 from dev_tools import checks, demo
 
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
         "e2e": checks.e2e,
         "images": images.main,
         "lint": lambda _: checks.lint(),
+        "manifests": lambda _: manifests.main(),
         "node": devnode.run,
         "test": checks.test,
         "test-fast": checks.test_fast,
