@@ -34,7 +34,7 @@ from controlplane.api import (
     uploads,
     watchers,
 )
-from controlplane.api.edge import Edge, add_headers
+from controlplane.api.edge import UNREADABLE, Edge, add_headers
 from controlplane.api.routing import BODY_LIMIT_BYTES, Route, Section
 from controlplane.api.services import Services
 
@@ -89,6 +89,7 @@ def application(services: Services) -> web.Application:
         app.router.add_route(route.method, route.path, handler)
     app[documentation.DESCRIPTION] = description()
     edge = Edge(services, endpoints)
+    app[UNREADABLE] = edge.unreadable
 
     @web.middleware
     async def at_the_edge(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
+from controlplane.api.decoding import invalid
 from controlplane.api.services import Services
 from controlplane.api.tickets import Tickets
 from controlplane.errors import Unauthenticated
 from controlplane.identity import Actor
 from controlplane.users.service import Session
+
+_KEY_LENGTH: Final = 255
 
 
 @dataclass(slots=True)
@@ -55,8 +58,17 @@ class Call:
 
     @property
     def idempotency_key(self) -> str:
-        """The client's key for "the same request again"; empty if none was sent."""
-        return self.request.headers.get("Idempotency-Key", "")[:255]
+        """The client's key for "the same request again"; empty if none was sent.
+
+        Raises:
+            Refused: it is none.
+        """
+        key = self.request.headers.get("Idempotency-Key", "")
+        if len(key) > _KEY_LENGTH or not key.isascii() or not key.isprintable():
+            raise invalid(
+                f"The header `Idempotency-Key` must be at most {_KEY_LENGTH} printable ASCII characters."
+            )
+        return key
 
     @property
     def fingerprint(self) -> bytes:

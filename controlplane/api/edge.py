@@ -59,6 +59,8 @@ _CORS: Final = {
 }
 _EXPOSED: Final = "X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 AiohttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Unreadable = Callable[[str], Mapping[str, str]]
+UNREADABLE: Final[web.AppKey[Unreadable]] = web.AppKey("unreadable")
 
 
 class Edge:
@@ -207,13 +209,16 @@ class Edge:
         else:
             key, limit = f"address {call.address}", settings.rate_limit_anonymous
         left = self.limiter.take(key, limit, 1 if counted else 0)
-        call.headers["X-RateLimit-Limit"] = str(left.limit)
-        call.headers["X-RateLimit-Remaining"] = str(left.remaining)
-        call.headers["X-RateLimit-Reset"] = str(left.reset_at)
+        call.headers.update(left.headers())
         if not left.allowed:
             wait = {"Retry-After": str(left.retry_after_s)}
             sentence = f"Too many requests: {left.limit} per hour are allowed; wait and try again."
             raise HttpError(sentence, RATE_LIMITED, wait)
+
+    def unreadable(self, address: str) -> dict[str, str]:
+        """Count something from ``address`` that was no request; headers for its answer."""
+        limit = self._services.settings.rate_limit_anonymous
+        return self.limiter.take(f"address {address}", limit).headers()
 
     def _failed(self, call: Call, error: SnapError) -> web.StreamResponse:
         call.outcome = error.code

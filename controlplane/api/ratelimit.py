@@ -30,6 +30,14 @@ class Allowance:
     reset_at: int
     retry_after_s: int
 
+    def headers(self) -> dict[str, str]:
+        """The same for the client."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(self.reset_at),
+        }
+
 
 @dataclass(slots=True)
 class _Window:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import http_exceptions, web
 
 from controlplane.api import problems
-from controlplane.api.edge import SECURITY
+from controlplane.api.edge import SECURITY, UNREADABLE, Unreadable
 from controlplane.api.problems import HttpError
 
 HEAD_S: Final = 30.0  # for a request's first line and headers, and between two requests
@@ -29,12 +30,20 @@ class Connection(web.RequestHandler):
 
     Args:
         patience_s: how often it is looked whether the client took anything.
+        unreadable: counts what is no request; given an address, headers for the answer.
     """
 
-    __slots__ = ("_left_bytes", "_patience_s", "_watch")
+    __slots__ = ("_left_bytes", "_patience_s", "_unreadable", "_watch")
 
-    def __init__(self, *given: Any, patience_s: float, **more: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        patience_s: float,
+        unreadable: Unreadable,
+        **more: Any,
+    ) -> None:
         super().__init__(*given, **more)
+        self._unreadable = unreadable
         self._patience_s = patience_s
         self._left_bytes = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -96,6 +105,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer was begun already; no other one can follow")
         answer = problems.answer(problems.unexpected(request_id) if fault else _refusal(exc))
         answer.headers.update(SECURITY | {"Server": "snap", "X-Request-Id": request_id})
+        answer.headers.update(self._unreadable(request.remote or ""))
         answer.force_close()
         return answer
 
@@ -128,10 +138,16 @@ class Runner(web.AppRunner):
             request_factory=made.request_factory,
             access_log=None,
             patience_s=self._patience_s,
+            unreadable=self.app.get(UNREADABLE, _uncounted),
             keepalive_timeout=HEAD_S,
             max_line_size=LINE_BYTES,
             max_field_size=LINE_BYTES,
         )
+
+
+def _uncounted(_address: str) -> Mapping[str, str]:
+    """For applications without the edge."""
+    return {}
 
 
 def _refusal(error: BaseException | None) -> HttpError:

@@ -43,7 +43,12 @@ async def test_what_is_no_http_is_refused_in_our_form(tmp_path: Path) -> None:
             assert status == 400, sent
             assert answer["code"] == "VALIDATION_ERROR"
             assert {"success", "error", "details", "message", "detail"} <= answer.keys()
-            for name in ("X-Request-Id", "X-Content-Type-Options", "Content-Security-Policy"):
+            for name in (
+                "X-Request-Id",
+                "X-Content-Type-Options",
+                "Content-Security-Policy",
+                "X-RateLimit-Remaining",
+            ):
                 assert f"{name}: " in head
             assert "Server: snap" in head
         assert (await api.read("/health"))[0] == 200

@@ -92,6 +92,20 @@ async def test_a_repeated_key_gives_the_first_job(server: Server) -> None:
     assert len({a.json["job_id"] for a in (first, other_body, other_user)}) == 3
 
 
+async def test_a_key_that_is_none_is_refused(server: Server) -> None:
+    for key in ("k" * 256, "sch\N{LATIN SMALL LETTER O WITH DIAERESIS}n", "a\tb"):
+        answer = await server.call(
+            "POST",
+            "/checkpoint/kubelet/checkpoint",
+            S_BODY,
+            by="olga",
+            headers={"Idempotency-Key": key},
+        )
+        assert (answer.status, answer.json["code"]) == (400, "VALIDATION_ERROR"), key
+        assert "`Idempotency-Key`" in answer.json["error"]
+    assert not server.fleet.started
+
+
 async def test_a_failed_job_answers_with_its_own_code_and_cause(server: Server) -> None:
     server.fleet.failure = JobFailure(
         code="CHECKPOINT_FAILED", message="CRIU could not dump.", details="Error (criu/sk-inet.c)"
