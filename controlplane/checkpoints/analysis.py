@@ -87,9 +87,7 @@ class Analyses:
         if not command.refresh and (report := await self._stored(spec)) is not None:
             return Analysis(found, spec, report, None)
         for checkpoint in filter(None, (found, other)):
-            if not checkpoint.local:
-                message = f"The parts of checkpoint {checkpoint.id} are not on node {checkpoint.node} any more."
-                raise NotFound(message, code=errors.CHECKPOINT_NOT_FOUND)
+            _check_on_node(checkpoint)
         job = await self._jobs.start(
             NewJob(
                 kind=JobKind.ANALYZE,
@@ -167,6 +165,19 @@ class Analyses:
                 "only checkpoints on one node can be compared."
             )
         return other
+
+
+def _check_on_node(checkpoint: Checkpoint) -> None:
+    """Raise if no node can read the checkpoint's images."""
+    if checkpoint.is_uploaded:
+        raise Conflict(
+            f"Checkpoint {checkpoint.id} was uploaded; its archive lies on no node, where it would be read."
+        )
+    if not checkpoint.local:
+        message = (
+            f"The parts of checkpoint {checkpoint.id} are not on node {checkpoint.node} any more."
+        )
+        raise NotFound(message, code=errors.CHECKPOINT_NOT_FOUND)
 
 
 def subject_of(spec: AnalyzeSpec) -> str:

@@ -100,6 +100,14 @@ async def test_what_is_uploaded_can_be_deleted(server: Server) -> None:
     assert gone.json["code"] == "CHECKPOINT_NOT_FOUND"
 
 
+async def test_what_is_uploaded_lies_on_no_node_that_could_look_into_it(server: Server) -> None:
+    made = (await _upload(server)).json
+    body = {"checkpoint_path": made["id"], "analysis_type": "files"}
+    answer = await server.call("POST", "/checkpoint/insights", body, by="olga")
+    assert (answer.status, answer.json["code"]) == (409, "CONFLICT")
+    assert "uploaded" in answer.json["error"]
+
+
 async def test_its_image_may_be_restored_nowhere_until_it_is_shared(server: Server) -> None:
     made = (await _upload(server, path=f"{PATH}?cluster_name=c1")).json
     body = {"checkpoint_name": made["filename"], "checkpoint_config_name": "r1"}
