@@ -9,47 +9,21 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from bench.api import filling, load, servers
+from bench.api import filling, load, report, servers
 from bench.api.load import Measured
+from bench.api.report import Row
 from bench.api.servers import Served
 from controlplane.store.database import FILE
 
 PATHS: Final = {"list": "/checkpoint/list?limit=100", "statistics": "/cluster/statistics"}
-P99_MS: Final = 25.0
-TIMES: Final = 2.0
-FLAT_BYTES: Final = 16 << 20  # what memory may move in the run once it is warm
 ROUNDS: Final = 3
 CHANGES_PER_S: Final = 2  # a checkpoint changes so often meanwhile: no answer is good for long
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One question, asked both."""
-
-    question: str
-    p50_ms: float
-    p99_ms: float
-    failed: int
-    per_core_s: float
-    rival_per_core_s: float
-    grown_bytes: int
-
-    @property
-    def times(self) -> float:
-        """How many of the other's requests ours answers with the same processor time."""
-        return self.per_core_s / self.rival_per_core_s
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether every promise holds."""
-        flat = self.grown_bytes <= FLAT_BYTES
-        return self.p99_ms <= P99_MS and self.times >= TIMES and not self.failed and flat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=int, default=1000, help="requests a second")
     parser.add_argument("--seconds", type=float, default=300.0, help="at that rate, each question")
     parser.add_argument("--contest", type=float, default=5.0, help="seconds flat out, each turn")
+    parser.add_argument(
+        "--write", action="store_true", help="bench/results/api-<date>.json, docs/benchmarks-api.md"
+    )
     parser.add_argument("--venv", type=Path, default=Path("~/.cache/snap-dev/bench-fastapi"))
     options = parser.parse_args(argv)
+    machine = report.machine()
     with tempfile.TemporaryDirectory(prefix="snap-bench-") as folder:
         data_dir = Path(folder) / "data"
         print(f"filling a store with {options.checkpoints} checkpoints", flush=True)
@@ -78,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{'kept' if row.is_kept else 'NOT KEPT'}"
         )
     print(json.dumps([asdict(row) | {"times": row.times, "kept": row.is_kept} for row in rows]))
+    if options.write:
+        run = {"checkpoints": options.checkpoints, "rate": options.rate, "seconds": options.seconds}
+        report.write(rows, run, machine)
     return 0 if all(row.is_kept for row in rows) else 1
 
 
