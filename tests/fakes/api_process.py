@@ -167,7 +167,7 @@ class ApiProcess:
             await self._client.close()
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 30.0) -> None:
     """Wait for a condition; fail when it is not there in time."""
     async with asyncio.timeout(timeout_s):
         while True:
