@@ -27,10 +27,12 @@ from controlplane.api.serving import Runner
 from controlplane.archives.shelf import ArchiveShelf, Limits
 from controlplane.checkpoints import grants as granting
 from controlplane.checkpoints.analysis import Analyses
+from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import Outcomes
 from controlplane.checkpoints.placing import Placing
 from controlplane.checkpoints.reports import Reports
+from controlplane.checkpoints.restoring import PodRestoring, Surroundings
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters import own, tokens
@@ -171,7 +173,19 @@ async def compose(
     registries = RegistryConfigs(store, sealer)
     directory = ClusterDirectory(store)
     uploads = Uploads(store, await _archives(settings, store), directory)
-    checkpoints = CheckpointService(store, sealer, grants, directory)
+    clusters = ClusterConfigs(store, sealer)
+    await own.register(clusters, settings.cluster_name, os.environ)
+    cluster_apis = ClusterApis(clusters)
+    keepers = (
+        NodeKeeper(nodes),
+        RuntimeClassKeeper(),
+        CaKeeper(lambda: certificate.ca_pem, settings.ca_namespace),
+    )
+    following = ClusterFollowing(cluster_apis, keepers)
+    arrivals = Arrivals()
+    around = Surroundings(cluster_apis, following.answers, nodes.prepared, arrivals)
+    restoring = PodRestoring(store, sealer, around)
+    checkpoints = CheckpointService(store, sealer, grants, directory, restoring)
     checkpoints.attach(jobs, fleet, registries, announcer, uploads)
     join_tokens = JoinTokens(
         store,
@@ -182,16 +196,6 @@ async def compose(
     for job in await jobs.open_jobs():
         tell(job)
     _measure(metrics, fleet, hub)
-    clusters = ClusterConfigs(store, sealer)
-    if settings.cluster_name:
-        await own.register(clusters, settings.cluster_name, os.environ)
-    cluster_apis = ClusterApis(clusters)
-    keepers = (
-        NodeKeeper(nodes),
-        RuntimeClassKeeper(),
-        CaKeeper(lambda: certificate.ca_pem, settings.ca_namespace),
-    )
-    following = ClusterFollowing(cluster_apis, keepers)
     pods = ClusterPods(store, directory, cluster_apis, fleet)
     loops, hook_servers = await operating.compose(
         settings,
@@ -228,6 +232,7 @@ async def compose(
         watchers=Watchers(store, directory, loops),
         hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
+        restoring=restoring,
         wall=time.time,
         rising=time.monotonic,
         registries_changed=announcer.registries_changed,
@@ -235,7 +240,9 @@ async def compose(
     trust = Trust(store, grants, credentials)
     joining = Joining(join_tokens, ServiceAccounts(cluster_apis, settings.agent_accounts))
     refused = _counter(metrics)
-    link = LinkServer(store, joining, jobs, fleet, transfers, trust, uploads, refused)
+    link = LinkServer(
+        store, joining, jobs, fleet, transfers, trust, uploads, refused, arrivals.heard
+    )
     liveness = Liveness(store, fleet, jobs)
     return ControlPlane(
         *(settings, services, jobs, hub, fleet, announcer, liveness, following, link, certificate),

@@ -192,7 +192,7 @@ async def migrate(call: Call, wanted: MigrateRequest) -> Migrated:
     name = await call.services.pods.resolve(wanted.cluster_name or "")
     await call.services.cluster_apis.check(name)
     raise Failed(
-        f"Cluster {name} answers, but this version of SNAP does not make pods itself; checkpoint and "
-        "push the pod, then create it anew with the annotation snap.weaversoft.io/checkpoint.",
+        f"Cluster {name} answers, but this version of SNAP does not move pods in one call; checkpoint "
+        "and push the pod, restore it by POST /checkpoint/{id}/restore, then delete the first one.",
         code=CLUSTER_CONNECTION_FAILED,
     )

@@ -12,7 +12,8 @@ from controlplane.api.calls import Call, Reply
 from controlplane.api.fields import Id, Namespace, NodeName, PodName
 from controlplane.api.jobs import describe
 from controlplane.api.routing import Section
-from controlplane.errors import CLUSTER_CONNECTION_FAILED, Conflict, Denied, Failed
+from controlplane.checkpoints.restoring import RestoreCommand
+from controlplane.errors import CLUSTER_CONNECTION_FAILED
 from controlplane.identity import Role
 
 SECTION: Final = Section("Restores", "Bring images near, and start pods from them.")
@@ -54,14 +55,18 @@ class PrefetchAnswer(msgspec.Struct, frozen=True):
 
 
 class RestoreRequest(msgspec.Struct):
-    """Which checkpoint, and as which pod."""
+    """Which checkpoint, and as which pod; what is left out is chosen.
+
+    ``service_account`` (default: ``default``) is an administrator's to give.
+    """
 
     id: Id
     namespace: Namespace | None = None
     pod_name: PodName | None = None
     node_name: NodeName | None = None
     driver: Literal["auto", "runtime", "image"] = "auto"
-    restore: Literal["eager", "lazy", "auto"] = "auto"
+    restore: Literal["eager", "lazy", "auto"] | None = None
+    service_account: PodName | None = None
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -113,20 +118,31 @@ async def prefetch(call: Call, wanted: PrefetchRequest) -> PrefetchAnswer | Repl
     gives=Restored,
     needs=Role.OPERATOR,
     errors=(*_ERRORS, "RESTORE_FAILED", CLUSTER_CONNECTION_FAILED),
+    audited=True,
 )
 async def restore(call: Call, wanted: RestoreRequest) -> Restored:
-    """Start a pod from a checkpoint: needs the cluster's API server, which makes the pod."""
-    found = await call.services.checkpoints.get(wanted.id, call.actor)
-    namespace = wanted.namespace or found.namespace
-    for where in (found.namespace, namespace):
-        if not call.actor.may_act_in(where):
-            raise Denied(f"User {call.actor.username} may not act in namespace {where}.")
-    if not found.images:
-        raise Conflict(f"Checkpoint {found.id} has no image yet; push it first.")
-    await call.services.cluster_apis.check(found.cluster)
-    raise Failed(
-        f"Cluster {found.cluster} answers, but this version of SNAP does not make pods itself; create "
-        f"one with the runtime class snap and the annotation snap.weaversoft.io/checkpoint naming "
-        f"{found.images[0].reference}.",
-        code="RESTORE_FAILED",
+    """Make a pod from a checkpoint, and wait until it goes on from there.
+
+    The cluster's API server makes it, of the template that was stored with the checkpoint. A pod that was not
+    restored is removed again; the answer says why.
+    """
+    command = RestoreCommand(
+        checkpoint=wanted.id,
+        namespace=wanted.namespace or "",
+        pod_name=wanted.pod_name or "",
+        node_name=wanted.node_name or "",
+        driver=wanted.driver,
+        mode=wanted.restore or "",
+        service_account=wanted.service_account or "",
+    )
+    pod = await call.services.restoring.restore(command, call.actor)
+    call.subject = f"{pod.namespace}/{pod.name}"
+    return Restored(
+        pod_name=pod.name,
+        namespace=pod.namespace,
+        node_name=pod.node,
+        driver=pod.driver,
+        restore_ms=pod.restore_ms,
+        proof=pod.proof,
+        message=f"Pod {pod.name} goes on from checkpoint {wanted.id} on node {pod.node}",
     )

@@ -11,6 +11,7 @@ from controlplane.api.metrics import Metrics
 from controlplane.api.remembering import Remembered
 from controlplane.checkpoints.analysis import Analyses
 from controlplane.checkpoints.placing import Placing
+from controlplane.checkpoints.restoring import PodRestoring
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters.configs import ClusterConfigs
@@ -192,6 +193,7 @@ class Services:
     watchers: Watchers
     hooks: Hooks
     placing: Placing
+    restoring: PodRestoring
     wall: Callable[[], float]
     rising: Callable[[], float]
     lists: Remembered = field(default_factory=Remembered)

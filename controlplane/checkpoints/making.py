@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlite_utils import Database
 
-from controlplane.checkpoints import containers, naming, pushing
+from controlplane.checkpoints import containers, naming, podtemplates, pushing
 from controlplane.checkpoints.commands import CheckpointCommand
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.checkpoints.pushing import PushPlan, PushSource
@@ -39,10 +40,17 @@ class Making:
     spec: CheckpointSpec
     checkpoints: tuple[Checkpoint, ...]
     sources: tuple[PushSource, ...]
+    template: dict[str, Any] | None = None
 
 
-def plan(command: CheckpointCommand, cluster: str, pod: FoundPod, actor: Actor) -> Making:
-    """Everything about the checkpoints of a pod that was found.
+def plan(
+    command: CheckpointCommand,
+    cluster: str,
+    pod: FoundPod,
+    actor: Actor,
+    template: dict[str, Any] | None = None,
+) -> Making:
+    """Everything about the checkpoints of a pod that was found; ``template``: what it is made of.
 
     Raises:
         NotFound, Refused: the container; see ``containers.choose``.
@@ -69,22 +77,24 @@ def plan(command: CheckpointCommand, cluster: str, pod: FoundPod, actor: Actor) 
     )
     several = len({container.name for container in pod.containers}) > 1
     sources = tuple(pushing.source_of(checkpoint, is_one_of_several=several) for checkpoint in made)
-    return Making(job_id, cluster, pod.node, spec, made, sources)
+    return Making(job_id, cluster, pod.node, spec, made, sources, template)
 
 
 def job(
     made: Making,
     actor: Actor,
     key: Idempotency | None,
+    sealer: Sealer,
     push: PushPlan | None = None,
-    sealer: Sealer | None = None,
 ) -> NewJob:
     """The job that makes them, and pushes them if ``push`` says where to."""
 
     def also_write(db: Database, stored: Job) -> None:
         for checkpoint in made.checkpoints:
             rows.insert(db, checkpoint)
-        if push is not None and sealer is not None:
+        if made.template is not None:
+            podtemplates.keep(sealer, db, made.job_id, made.template)
+        if push is not None:
             pushing.sealing(push, sealer)(db, stored)
 
     pushes = push.pushes if push else ()

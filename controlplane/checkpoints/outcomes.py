@@ -9,6 +9,7 @@ import msgspec
 from sqlite_utils import Database
 
 from controlplane import errors
+from controlplane.checkpoints import podtemplates
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.ports import Announcer
 from controlplane.checkpoints.reports import WHOLE, Reports, forget_checkpoint
@@ -134,6 +135,7 @@ def mark_deleted(db: Database, checkpoint_id: str) -> Checkpoint | None:
         checkpoint, status=CheckpointStatus.DELETED, local=False, pinned=False
     )
     rows.update(db, gone)
+    podtemplates.forget_unused(db, [checkpoint.job_id])
     return gone
 
 

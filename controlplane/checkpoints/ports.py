@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from controlplane.store.records import Job
 from controlplane.store.requests import Idempotency, NewJob
@@ -95,6 +95,16 @@ class Nodes(Protocol):
 
     def reachable(self, cluster: str = "") -> Sequence[tuple[str, str]]:
         """(cluster, node) of all agents that are there, of one cluster or of all; sorted."""
+        ...
+
+
+class Templates(Protocol):
+    """What pods are made of (``restoring.PodRestoring``)."""
+
+    async def template(
+        self, cluster: str, namespace: str, pod: str, uid: str
+    ) -> dict[str, Any] | None:
+        """The template of a live pod; None where no API server has it."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 from sqlite_utils import Database
@@ -22,7 +23,15 @@ from controlplane.checkpoints.commands import (
 from controlplane.checkpoints.downloads import Downloads
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import mark_deleted
-from controlplane.checkpoints.ports import Announcer, Clusters, Jobs, Nodes, Registries
+from controlplane.checkpoints.ports import (
+    Announcer,
+    Clusters,
+    FoundPod,
+    Jobs,
+    Nodes,
+    Registries,
+    Templates,
+)
 from controlplane.checkpoints.uploads import Uploads, import_spec
 from controlplane.errors import AgentUnavailable, Conflict, Denied, NotFound
 from controlplane.identity import Actor, Role
@@ -40,11 +49,19 @@ _BUSY = frozenset({CheckpointStatus.PENDING, CheckpointStatus.RUNNING})
 class CheckpointService:
     """What can be done with checkpoints. ``attach`` the nodes before the first request."""
 
-    def __init__(self, store: Store, sealer: Sealer, grants: Grants, clusters: Clusters) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        grants: Grants,
+        clusters: Clusters,
+        templates: Templates | None = None,
+    ) -> None:
         self._store = store
         self._sealer = sealer
         self._grants = grants
         self._clusters = clusters
+        self._templates = templates
         self._jobs: Jobs
         self._nodes: Nodes
         self._registries: Registries
@@ -307,11 +324,22 @@ class CheckpointService:
         pod = await self._nodes.find_pod(
             cluster, command.namespace, command.pod_name, command.node_name
         )
-        made = making.plan(command, cluster, pod, actor)
+        made = making.plan(
+            command, cluster, pod, actor, await self._template(cluster, command, pod)
+        )
         if target is None:
-            return await self._jobs.start(making.job(made, actor, key))
+            return await self._jobs.start(making.job(made, actor, key, self._sealer))
         plan = await self._store.read(lambda db: pushing.plan(db, target, made.sources, cluster))
-        return await self._jobs.start(making.job(made, actor, key, plan, self._sealer))
+        return await self._jobs.start(making.job(made, actor, key, self._sealer, plan))
+
+    async def _template(
+        self, cluster: str, command: CheckpointCommand, pod: FoundPod
+    ) -> dict[str, Any] | None:
+        if self._templates is None:
+            return None
+        return await self._templates.template(
+            cluster, command.namespace, command.pod_name, pod.pod_uid
+        )
 
     async def _push_uploaded(self, found: Checkpoint, target: PushTarget, actor: Actor) -> Job:
         """Have any agent of the checkpoint's cluster take the archive in and push it."""

@@ -99,6 +99,11 @@ class ClusterFollowing:
         follower = self._followers.get(cluster)
         return None if follower is None else follower.followed
 
+    def answers(self, cluster: str) -> bool:
+        """Whether a cluster has an API server that can be asked, as far as is known."""
+        followed = self.of(cluster)
+        return followed is not None and not followed.pods.last_error
+
     def everything(self) -> list[Followed]:
         """What is known of each."""
         return [follower.followed for follower in self._followers.values()]

@@ -6,12 +6,12 @@ Source: kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1 (c
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from controlplane.clusters.projections import PREFIX
+from controlplane.kube import labels as kube_labels
+from controlplane.kube.labels import PREFIX
 from controlplane.kube.resources import Object
 
 CONDITION: Final = "SnapReady"
@@ -22,9 +22,7 @@ FINGERPRINT: Final = tuple(
     PREFIX + name for name in ("arch", "cpu-features", "kernel", "criu", "oci-runtime")
 )
 AWAY: Final = "AgentAway"
-_LABEL_CHARS: Final = 63
 _MESSAGE_CHARS: Final = 1024
-_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _NOT_IN_REASONS: Final = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -100,14 +98,12 @@ def labels(seen: NodeSeen, *, is_here: bool) -> dict[str, str | None]:
     wanted[READY] = "true" if seen.status.ready else "false"
     values = (
         facts.architecture,
-        cpu_label(facts.cpu_features),
-        facts.kernel,
-        facts.criu_version,
-        f"{facts.oci_runtime}-{facts.oci_runtime_version}" if facts.oci_runtime else "",
+        kube_labels.of_cpu(facts.cpu_features),
+        kube_labels.value(facts.kernel),
+        kube_labels.value(facts.criu_version),
+        kube_labels.of_program(facts.oci_runtime, facts.oci_runtime_version),
     )
-    return wanted | {
-        name: label_value(value) or None for name, value in zip(FINGERPRINT, values, strict=True)
-    }
+    return wanted | {name: value or None for name, value in zip(FINGERPRINT, values, strict=True)}
 
 
 def condition(seen: NodeSeen, *, is_here: bool, now: str) -> dict[str, str]:
@@ -151,18 +147,6 @@ def condition_change(node: Object, wanted: dict[str, str]) -> dict[str, str] | N
     if has.get("status") == wanted["status"] and has.get("lastTransitionTime"):
         return wanted | {"lastTransitionTime": str(has["lastTransitionTime"])}
     return wanted
-
-
-def cpu_label(features: Sequence[str]) -> str:
-    """Equal for CPUs of equal features: 16 hexadecimal digits."""
-    if not features:
-        return ""
-    return hashlib.sha256("\n".join(sorted(set(features))).encode()).hexdigest()[:16]
-
-
-def label_value(text: str) -> str:
-    """``text`` as a label's value."""
-    return _NOT_IN_LABELS.sub("-", text)[:_LABEL_CHARS].strip("-_.")
 
 
 def _reason(code: str) -> str:

@@ -23,12 +23,12 @@ async def register(
 ) -> bool:
     """Set up cluster ``name`` with the account of the pod that this runs in; whether anything was changed.
 
-    Outside of a pod nothing is.
+    Outside of a pod, or without a name, nothing is.
 
     One of that name that was set up by somebody, with an address or a credential, stays as it is.
     """
     in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST"))
-    if not in_pod or not await asyncio.to_thread((account_dir / "token").exists):
+    if not name or not in_pod or not await asyncio.to_thread((account_dir / "token").exists):
         return False
     draft = ClusterDraft(name, auth_type=IN_CLUSTER)
     try:

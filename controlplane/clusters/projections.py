@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from controlplane.kube.labels import PREFIX
 from controlplane.kube.resources import Object
 
-PREFIX: Final = "snap.weaversoft.io/"
 _METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "labels")
 
 

@@ -67,6 +67,7 @@ class LinkServer:
 
     Attributes:
         refused: counts agents that were not let in, by reason.
+        restored: hears how containers that asked for a restore were started, once that is stored.
     """
 
     store: Store
@@ -78,6 +79,7 @@ class LinkServer:
     uploads: Uploads
     refused: Callable[[str], None] = lambda _: None
     door: Door = field(default_factory=Door)
+    restored: Callable[[Sequence[Restore]], None] = lambda _: None
 
     async def connect(
         self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
@@ -225,6 +227,7 @@ class LinkServer:
         told = [Restore(cluster=session.cluster, node=session.node, **one) for one in said.outcomes]
         await self.store.write(lambda db: restores.put(db, told))
         if told:
+            self.restored(told)
             session.send(wire.restores_stored(max(one.sequence for one in told)))
 
     async def _alarm(self, session: Session, refusal: Conflict) -> None:

@@ -50,6 +50,14 @@ class NodeDirectory:
         known = self._seen | latest
         return [view for key, view in sorted(known.items()) if cluster in ("", key[0])]
 
+    def prepared(self, cluster: str) -> dict[str, bool]:
+        """For each node of a cluster whose agent is there, whether it is prepared for restores."""
+        return {
+            view.node: "runtime" in view.facts.restore_drivers
+            for view in self.nodes(cluster)
+            if view.connected
+        }
+
     def away_s(self, cluster: str, node: str) -> float:
         """Seconds since a node was heard of, at most since this process began."""
         return self._fleet.away_s(cluster, node)

@@ -23,10 +23,12 @@ from controlplane.api.services import Check, Services
 from controlplane.archives.shelf import ArchiveShelf, Limits
 from controlplane.checkpoints import grants
 from controlplane.checkpoints.analysis import Analyses
+from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.grants import Grants
 from controlplane.checkpoints.outcomes import Outcomes
 from controlplane.checkpoints.placing import Placing
 from controlplane.checkpoints.reports import Reports
+from controlplane.checkpoints.restoring import PodRestoring, Surroundings
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters import tokens as join_tokens
@@ -194,7 +196,12 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
     jobs.attach(fleet)
     fleet.jobs = jobs
     registries = RegistryConfigs(store, sealer)
-    checkpoints = CheckpointService(store, sealer, signed, ClusterDirectory(store))
+    clusters, directory = ClusterConfigs(store, sealer), ClusterDirectory(store)
+    cluster_apis, arrivals = ClusterApis(clusters), Arrivals()
+    around = Surroundings(cluster_apis, fleet.answers, fleet.prepared, arrivals)
+    restoring = PodRestoring(store, sealer, around)
+    fleet.arrivals = arrivals
+    checkpoints = CheckpointService(store, sealer, signed, directory, restoring)
     limits = Limits(settings.upload_max_bytes, settings.upload_free_bytes)
     shelf = ArchiveShelf(settings.data_dir / "uploads", limits)
     shelf.open(())
@@ -202,8 +209,6 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
     checkpoints.attach(jobs, fleet, registries, fleet, uploads)
     accounts = await open_users(store, sealer, settings)
     key = await join_tokens.open_key(store, sealer)
-    clusters, directory = ClusterConfigs(store, sealer), ClusterDirectory(store)
-    cluster_apis = ClusterApis(clusters)
     pods = ClusterPods(store, directory, cluster_apis, fleet)
     metrics = Metrics()
     loops, hook_servers = await operating.compose(
@@ -240,6 +245,7 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
         watchers=Watchers(store, directory, loops),
         hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
+        restoring=restoring,
         checks=_all_well,
         wall=time.time,
         rising=time.monotonic,

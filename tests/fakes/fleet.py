@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.errors import NODE_NOT_FOUND, POD_NOT_FOUND, AgentUnavailable, NotFound
 from controlplane.jobs import JobService
@@ -73,6 +74,9 @@ class FakeFleet:
         archive: bytes of every archive.
         started: jobs that were handed out.
         more: other pods of the node, by namespace and name.
+        is_answering: whether the API server of c1 is said to answer.
+        is_prepared: whether the node is prepared for restores.
+        arrivals: who hears how containers were started.
     """
 
     def __init__(self) -> None:
@@ -81,6 +85,9 @@ class FakeFleet:
         self.busy = asyncio.Event()
         self.connected = True
         self.more: dict[tuple[str, str], FoundPod] = {}
+        self.is_answering = False
+        self.is_prepared = True
+        self.arrivals = Arrivals()
         self.failure: JobFailure | None = None
         self.held = False
         self.archive = bytes(range(256)) * 40
@@ -103,6 +110,14 @@ class FakeFleet:
         container = PodContainer("test-app", "container-67890", "running", "app:1", image)
         pod = PodAnswer("", True, "", True, "pod-12345", "test-app", "default", (container,))
         return [("node-1", pod)] if self.sessions(cluster) else []
+
+    def prepared(self, cluster: str) -> dict[str, bool]:
+        """The node, and whether it is prepared."""
+        return {"node-1": self.is_prepared} if cluster == "c1" and self.connected else {}
+
+    def answers(self, cluster: str) -> bool:
+        """Whether the API server is said to answer."""
+        return self.is_answering
 
     def require(self, cluster: str, node: str) -> None:
         """Raise unless the node is there."""
