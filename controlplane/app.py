@@ -35,10 +35,11 @@ from controlplane.checkpoints.reports import Reports
 from controlplane.checkpoints.restoring import PodRestoring, Surroundings
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
-from controlplane.clusters import own, tokens
+from controlplane.clusters import own, telling, tokens
 from controlplane.clusters.accounts import ServiceAccounts
 from controlplane.clusters.configs import ClusterConfigs
 from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.events import EventRecorder
 from controlplane.clusters.following import ClusterFollowing
 from controlplane.clusters.joining import Joining
 from controlplane.clusters.pods import ClusterPods
@@ -68,6 +69,7 @@ from controlplane.settings import Address, Settings
 from controlplane.store import agents
 from controlplane.store import checkpoints as checkpoint_rows
 from controlplane.store.database import Store, open_store
+from controlplane.store.records import Job, Restore
 from controlplane.store.secrets import Sealer, open_sealer
 from controlplane.users.audit import AuditLog
 from controlplane.users.keys import ApiKeys
@@ -123,6 +125,7 @@ class ControlPlane:
     announcer: Announcer
     liveness: Liveness
     following: ClusterFollowing
+    recorder: EventRecorder
     link: LinkServer
     certificate: ServedCertificate
     hook_servers: HookServers
@@ -166,7 +169,6 @@ async def compose(
     announcer = Announcer(fleet, grants, credentials)
     reports = Reports(sealer)
     outcomes = Outcomes(grants, reports)
-    outcomes.attach(announcer)
     tell = JobFigures(metrics.registry, hub.publish)
     jobs = JobService(store, outcomes, tell, background.spawn)
     jobs.attach(fleet)
@@ -196,7 +198,6 @@ async def compose(
     for job in await jobs.open_jobs():
         tell(job)
     _measure(metrics, fleet, hub)
-    pods = ClusterPods(store, directory, cluster_apis, fleet)
     loops, hook_servers = await operating.compose(
         settings,
         operating.Neighbours(
@@ -209,13 +210,29 @@ async def compose(
             spawn=background.spawn,
         ),
     )
+    pods = ClusterPods(store, directory, cluster_apis, fleet, following.everything)
+    fleet.attach(following.node_of)
+    recorder = EventRecorder(cluster_apis)
+
+    async def checkpointed(job: Job) -> None:
+        recorder.tell(
+            *telling.of_checkpoints(await store.read(lambda db: checkpoint_rows.of_job(db, job.id)))
+        )
+
+    def restored(told: Sequence[Restore]) -> None:
+        arrivals.heard(told)
+        recorder.tell(*telling.of_restores(told))
+
+    outcomes.attach(announcer, checkpointed)
     services = Services(
         settings=settings,
         users=await open_users(store, sealer, settings),
         registries=registries,
         clusters=clusters,
         fleet=nodes,
-        statistics=Counting(store, nodes, pods=pods.count, rising=time.monotonic),
+        statistics=Counting(
+            store, nodes, pods=pods.count, rising=time.monotonic, followed=following.everything
+        ),
         progress=hub,
         join_tokens=join_tokens,
         checks=lambda: _checks(store, settings),
@@ -233,6 +250,7 @@ async def compose(
         hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
         restoring=restoring,
+        followed=following.of,
         wall=time.time,
         rising=time.monotonic,
         registries_changed=announcer.registries_changed,
@@ -241,12 +259,12 @@ async def compose(
     joining = Joining(join_tokens, ServiceAccounts(cluster_apis, settings.agent_accounts))
     refused = _counter(metrics)
     link = LinkServer(
-        store, joining, jobs, fleet, transfers, trust, uploads, refused, arrivals.heard
+        store, joining, jobs, fleet, transfers, trust, uploads, refused, restored=restored
     )
     liveness = Liveness(store, fleet, jobs)
     return ControlPlane(
-        *(settings, services, jobs, hub, fleet, announcer, liveness, following, link, certificate),
-        hook_servers,
+        *(settings, services, jobs, hub, fleet, announcer, liveness),
+        *(following, recorder, link, certificate, hook_servers),
     )
 
 
@@ -303,6 +321,7 @@ async def _requests(control: ControlPlane, background: Background) -> AsyncItera
         _log.info("REST on %s://%s", "https" if context else "http", address)
         background.spawn(_forever(control.liveness.run(), "looking after nodes"), "liveness")
         background.spawn(_forever(control.following.run(), "following clusters"), "following")
+        background.spawn(_forever(control.recorder.run(), "writing events"), "events")
         background.spawn(_forever(control.services.watchers.run(), "watchers"), "watchers")
         background.spawn(_forever(control.services.hooks.run(), "hooks"), "hooks")
         background.spawn(_forever(control.hook_servers.run(), "admission"), "admission")

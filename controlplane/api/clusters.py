@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,10 @@ from controlplane.api.calls import Call
 from controlplane.api.fields import Name, OptionalName
 from controlplane.api.routing import Section
 from controlplane.api.services import Node
+from controlplane.clusters.following import Followed
 from controlplane.clusters.reports import ReportedNode
+from controlplane.kube.resources import name_of
+from controlplane.store import clock
 
 SECTION: Final = Section("Clusters", "How the clusters are, as their agents report.")
 
@@ -38,6 +42,22 @@ class DeprecatedVerification(msgspec.Struct, frozen=True):
     success: bool = False
 
 
+class NamespaceFigures(msgspec.Struct, frozen=True):
+    """What there is in a namespace; ``total_pods`` is null where no API server tells."""
+
+    cluster_name: str
+    namespace: str
+    total_checkpoints: int
+    total_pods: int | None
+
+
+class ClusterTrouble(msgspec.Struct, frozen=True):
+    """Why what a cluster's API server has may be old: it is away, slow, or refuses."""
+
+    cluster_name: str
+    details: str
+
+
 class StatisticsAnswer(msgspec.Struct, frozen=True):
     """Totals over all clusters."""
 
@@ -46,6 +66,8 @@ class StatisticsAnswer(msgspec.Struct, frozen=True):
     total_checkpoints: int
     total_nodes: int
     total_pods: int
+    namespaces: list[NamespaceFigures] = []
+    kubernetes_troubles: list[ClusterTrouble] = []
     success: bool = True
 
 
@@ -77,14 +99,29 @@ class NodeAnswer(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
 
 
+class Kubernetes(msgspec.Struct, frozen=True):
+    """What a cluster's API server has.
+
+    ``watched``: it is current. Else ``error`` says why not, and since when; the figures are the last known.
+    """
+
+    watched: bool
+    error: str
+    failing_since: str | None
+    nodes: int
+    pods: int
+    nodes_without_agent: list[str]
+
+
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """How a cluster is."""
+    """How a cluster is; ``kubernetes`` is null where no API server can be asked."""
 
     cluster_name: str
     status: str
     nodes: list[NodeAnswer]
     daemonset_status: str
     last_update: str | None
+    kubernetes: Kubernetes | None = None
     success: bool = True
 
 
@@ -171,6 +208,11 @@ async def statistics(call: Call) -> StatisticsAnswer:
         total_checkpoints=counted.total_checkpoints,
         total_nodes=counted.total_nodes,
         total_pods=counted.total_pods,
+        namespaces=[
+            NamespaceFigures(one.cluster, one.namespace, one.total_checkpoints, one.total_pods)
+            for one in counted.namespaces
+        ],
+        kubernetes_troubles=[ClusterTrouble(*one) for one in sorted(counted.troubles.items())],
     )
 
 
@@ -213,6 +255,24 @@ async def status(call: Call, wanted: ClusterWanted) -> ClusterStatus:
         nodes=nodes,
         daemonset_status=_daemonset(nodes),
         last_update=max((n.last_update for n in nodes if n.last_update), default=None),
+        kubernetes=_kubernetes(call.services.followed(cluster.name), {n.name for n in nodes}),
+    )
+
+
+def _kubernetes(followed: Followed | None, with_agent: set[str]) -> Kubernetes | None:
+    if followed is None:
+        return None
+    since = min(
+        (i.failing_since for i in (followed.pods, followed.nodes) if i.failing_since), default=None
+    )
+    names = {name_of(node) for node in followed.nodes.copies}
+    return Kubernetes(
+        watched=followed.trouble == "",
+        error=followed.trouble,
+        failing_since=clock.stamp(datetime.fromtimestamp(since, UTC)) if since else None,
+        nodes=len(names),
+        pods=len(followed.pods.copies),
+        nodes_without_agent=sorted(names - with_agent),
     )
 
 

@@ -15,6 +15,7 @@ from controlplane.checkpoints.restoring import PodRestoring
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
 from controlplane.clusters.configs import ClusterConfigs
+from controlplane.clusters.following import Followed
 from controlplane.clusters.pods import ClusterPods
 from controlplane.clusters.reaching import ClusterApis
 from controlplane.clusters.reports import NodeReports
@@ -164,6 +165,7 @@ class Services:
     """The ports of the API.
 
     Attributes:
+        followed: what is known of a cluster by its API server; None where none can be asked.
         wall: Unix seconds.
         rising: seconds that never jump.
         checks: what ``/ready`` asks.
@@ -194,6 +196,7 @@ class Services:
     hooks: Hooks
     placing: Placing
     restoring: PodRestoring
+    followed: Callable[[str], Followed | None]
     wall: Callable[[], float]
     rising: Callable[[], float]
     lists: Remembered = field(default_factory=Remembered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -50,10 +51,16 @@ class Outcomes:
         self._grants = grants
         self._reports = reports
         self._announcer: Announcer | None = None
+        self._ended: Callable[[Job], Awaitable[None]] | None = None
 
-    def attach(self, announcer: Announcer) -> None:
-        """Plug in who tells the nodes."""
+    def attach(
+        self,
+        announcer: Announcer,
+        ended: Callable[[Job], Awaitable[None]] | None = None,
+    ) -> None:
+        """Plug in who tells the nodes, and who is told when a job that makes checkpoints has ended."""
         self._announcer = announcer
+        self._ended = ended
 
     def apply(self, db: Database, job: Job) -> None:
         """Bring checkpoints, images and grants in line with ``job``."""
@@ -70,7 +77,9 @@ class Outcomes:
             secrets.delete(db, f"job/{job.id}")
 
     async def after(self, job: Job) -> None:
-        """Tell the nodes of the cluster what they may restore now."""
+        """Tell the nodes of the cluster what they may restore now, and others what was made."""
+        if job.kind in _MAKING and self._ended is not None:
+            await self._ended(job)
         if self._announcer is None:
             return
         if job.result and job.result.pushes:

@@ -144,6 +144,7 @@ class PodRestoring:
         namespace = _permitted(command, source, actor)
         client = await self._around.apis.client(source.checkpoint.cluster)
         if source.template is None:
+            await client.version()  # a cluster that can't be reached is the first thing to know
             raise Conflict(
                 f"The template of checkpoint {source.checkpoint.id}'s pod is not stored: it was taken while the "
                 "cluster's API server could not be asked. Create a pod like it with the runtime class snap and "

@@ -104,6 +104,14 @@ class ClusterFollowing:
         followed = self.of(cluster)
         return followed is not None and not followed.pods.last_error
 
+    def node_of(self, cluster: str, namespace: str, pod: str) -> str:
+        """The node that a pod runs on, as the API server says now; empty where it is not known."""
+        followed = self.of(cluster)
+        if followed is None or not followed.pods.is_alive:
+            return ""
+        found = followed.pods.copies.get(namespace, pod)
+        return projections.node_of_pod(found) if found is not None else ""
+
     def everything(self) -> list[Followed]:
         """What is known of each."""
         return [follower.followed for follower in self._followers.values()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from controlplane.clusters.directory import ClusterDirectory
+from controlplane.clusters.following import Followed
 from controlplane.errors import CLUSTER_CONNECTION_FAILED, SnapError
 from controlplane.store import choices
 from controlplane.store.database import Store
@@ -97,11 +98,19 @@ class Reached:
 class ClusterPods:
     """Finds pods, and remembers for each user which cluster is looked at."""
 
-    def __init__(self, store: Store, directory: ClusterDirectory, apis: Apis, nodes: Nodes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        directory: ClusterDirectory,
+        apis: Apis,
+        nodes: Nodes,
+        followed: Callable[[], Sequence[Followed]] = tuple,
+    ) -> None:
         self._store = store
         self._directory = directory
         self._apis = apis
         self._nodes = nodes
+        self._followed = followed
         self._counting: asyncio.Task[None] | None = None
         self._counted_at = 0.0
         self._counted = 0
@@ -153,7 +162,13 @@ class ClusterPods:
         return [_as_kubernetes(node, pod) for node, pod in await self._nodes.pods(cluster)]
 
     async def count(self) -> int:
-        """How many pods the connected agents knew some seconds ago; a silent node holds nobody up."""
+        """How many pods there are: as the API servers say, and of clusters without one as the connected
+        agents knew some seconds ago; a silent node holds nobody up.
+        """
+        listed = sum(len(one.pods.copies) for one in self._followed() if one.pods.is_synced)
+        return listed + await self._count_by_agents()
+
+    async def _count_by_agents(self) -> int:
         now = time.monotonic()
         if self._counting is None or (self._counting.done() and now > self._counted_at + COUNT_S):
             self._counted_at = now
@@ -163,7 +178,8 @@ class ClusterPods:
         return self._counted
 
     async def _count(self) -> None:
-        clusters = sorted({session.cluster for session in self._nodes.sessions()})
+        listed = {one.cluster for one in self._followed() if one.pods.is_synced}
+        clusters = sorted({session.cluster for session in self._nodes.sessions()} - listed)
         found = await asyncio.gather(*(self._nodes.pods(cluster) for cluster in clusters))
         self._counted = sum(len(pods) for pods in found)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from controlplane import errors
@@ -46,6 +46,11 @@ class Fleet:
         self._left: dict[Key, float] = {}
         self._latest: dict[Key, Session] = {}  # also of those that left
         self._began = time.monotonic()
+        self._node_of: Callable[[str, str, str], str] = lambda _cluster, _namespace, _pod: ""
+
+    def attach(self, node_of: Callable[[str, str, str], str]) -> None:
+        """Plug in who knows on which node a pod is (cluster, namespace, pod); empty: not known."""
+        self._node_of = node_of
 
     @asynccontextmanager
     async def joined(self, session: Session) -> AsyncIterator[None]:
@@ -161,15 +166,22 @@ class Fleet:
     async def find_pod(
         self, cluster: str, namespace: str, pod_name: str, node: str = ""
     ) -> FoundPod:
-        """Ask a node, or all of a cluster, for a pod.
+        """Ask the node that Kubernetes says, or all of a cluster, for a pod.
 
         A pod that is ready wins over one that is not; else all answers are waited for.
+
+        Args:
+            node: the only one to ask.
 
         Raises:
             NotFound: POD_NOT_FOUND; NODE_NOT_FOUND.
             Refused: several nodes have a ready pod of that name.
             AgentUnavailable: nobody who could know is there.
         """
+        known = "" if node else self._node_of(cluster, namespace, pod_name)
+        if known and self.is_connected(cluster, known):
+            with suppress(NotFound):  # it has moved on since: then whoever has it is asked
+                return await self.find_pod(cluster, namespace, pod_name, known)
         asked = [self._working(cluster, node)] if node else self.sessions(cluster)
         if not asked:
             raise AgentUnavailable(
@@ -188,6 +200,8 @@ class Fleet:
         if best is not None:
             return best
         where = f"on node {node}" if node else f"in cluster {cluster}"
+        if known and not self.is_connected(cluster, known):
+            raise unavailable(cluster, known)
         silent = _without_answer(tasks)
         if silent:
             raise AgentUnavailable(

@@ -87,6 +87,15 @@ def count(db: Database) -> int:
     return int(db.execute(query).fetchone()[0])
 
 
+def count_by_place(db: Database) -> dict[tuple[str, str], int]:
+    """How many checkpoints there are of each cluster and namespace, deleted and failed ones left out."""
+    query = (
+        "SELECT cluster, namespace, count(*) FROM checkpoints WHERE status = 'completed' "
+        "GROUP BY cluster, namespace"
+    )
+    return {(str(cluster), str(namespace)): int(n) for cluster, namespace, n in db.execute(query)}
+
+
 def put_image(db: Database, image: Image) -> None:
     """Store that a checkpoint was pushed; a tag that is pushed again is replaced."""
     marks = ", ".join("?" * len(Image.__struct_fields__))

@@ -246,6 +246,7 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
         hooks=Hooks(store, directory, hook_servers),
         placing=Placing(store, jobs, fleet, directory),
         restoring=restoring,
+        followed=lambda _cluster: None,
         checks=_all_well,
         wall=time.time,
         rising=time.monotonic,

@@ -238,8 +238,8 @@ async def test_another_namespace_needs_a_share_and_an_account_an_administrator(
     assert "share" in denied.json["error"]
     denied = await server.call("POST", path, {"service_account": "powerful"}, by="olga")
     assert denied.status == 403
-    body = {"namespaces": ["other"]}
-    assert (await server.call("POST", f"/checkpoint/{checkpoint}/share", body)).status == 200
+    share = {"namespaces": ["other"]}
+    assert (await server.call("POST", f"/checkpoint/{checkpoint}/share", share)).status == 200
     async with _when_made(kube, lambda pod: server.fleet.arrivals.heard([_restore(pod)])):
         body = {"namespace": "other", "service_account": "powerful"}
         answer = await server.call("POST", path, body)
