@@ -16,6 +16,7 @@ from controlplane.hook.webhook import Service
 from controlplane.settings import Settings
 from controlplane.store.hooks import HookRow
 
+_NO_PATH: Final = ("", "/")
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -40,16 +41,20 @@ class Reaching:
     life: timedelta | None = None
 
     def url(self, hook: HookRow) -> str:
-        """The URL of a hook: its own, else one on this server."""
+        """The URL of a hook: its own, with a path of ours if it has none; else one on this server."""
         if hook.webhook_url:
-            return hook.webhook_url
+            has_path = URL(hook.webhook_url).raw_path not in _NO_PATH
+            return hook.webhook_url if has_path else hook.webhook_url.rstrip("/") + self.path(hook)
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}{self._path(hook.name)}"
+        return f"https://{host}:{self.port}{self.path(hook)}"
 
     def path(self, hook: HookRow) -> str:
-        """The path at which a hook answers: that of its URL. One that ends at the host has one of ours."""
+        """The path at which a hook answers: that of its URL, else one that nobody guesses."""
         path = URL(hook.webhook_url).raw_path if hook.webhook_url else ""
-        return path if path not in ("", "/") else self._path(hook.name)
+        if path not in _NO_PATH:
+            return path
+        secret = hmac.digest(self.key, hook.name.encode(), hashlib.sha256).hex()[:32]
+        return f"/hook/{hook.name}/{secret}"
 
     def names_of(self, hook: HookRow) -> frozenset[str]:
         """The names that the certificate must be good for."""
@@ -65,10 +70,6 @@ class Reaching:
     def left_alone(self) -> frozenset[str]:
         """The namespaces whose pods are never changed, besides those of the system."""
         return frozenset({self.own_namespace} - {""})
-
-    def _path(self, name: str) -> str:
-        secret = hmac.digest(self.key, name.encode(), hashlib.sha256).hex()[:32]
-        return f"/hook/{name}/{secret}"
 
 
 def read(settings: Settings, key: bytes, environment: Mapping[str, str]) -> Reaching:

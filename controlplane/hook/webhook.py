@@ -19,7 +19,7 @@ PATH: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfiguratio
 TIMEOUT_S: Final = 1
 MANAGED: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "snap"
-_NAME_LETTERS: Final = 52
+_NAME_LETTERS: Final = 49  # with what is put before and behind: 63
 _MIRROR: Final = "kubernetes.io/config.mirror"
 
 
