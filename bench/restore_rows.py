@@ -24,6 +24,7 @@ from deploy.devnode.pods import PodSpec
 ANNOTATION: Final = "snap.weaversoft.io/checkpoint"
 MODE: Final = "snap.weaversoft.io/restore-mode"
 EAGER: Final = "our own eager"
+PLAIN: Final = "an empty container's create and start"
 DOWNLOAD: Final = "our layers by curl"
 HANDLER: Final = "snap"
 RECORD_S: Final = 5.0
@@ -91,7 +92,7 @@ def _warm(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
 def _lazy(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     with _images(lab, case) as images:
         ways = _Ways(lab, case, images, lab.settle).warmed()
-        yield {STOCK: ways.stock, EAGER: ways.eager, OURS: ways.lazy}
+        yield {STOCK: ways.stock, EAGER: ways.eager, PLAIN: lambda: _plain(lab), OURS: ways.lazy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,14 @@ class _Ways:
         self.before()
         spec = replace(self.lab.hog_spec(self.case, self.lab.name("restored")), **how)
         return restored(self.lab, spec, self.images.checksum)
+
+
+def _plain(lab: Lab) -> Sample:
+    """What the runtime itself needs to start a container that does nothing: no restore can be faster."""
+    pods = lab.pods(lab.other)
+    pod = pods.run(PodSpec(lab.name("plain"), "counter"))
+    place.remove(pods, pod)
+    return Sample((pod.timings_ms["create"] + pod.timings_ms["start"]) / 1000)
 
 
 def restored(lab: Lab, spec: PodSpec, checksum: str) -> Sample:

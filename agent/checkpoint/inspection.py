@@ -59,8 +59,7 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         Refused: it can't be dumped or could never be restored; the message says what to do.
     """
     oci = runc.find(host, found.id)
-    state = await oci.state(found.id) if oci else None
-    pids = await oci.pids(found.id) if oci else (found.detail.pid,)
+    state, pids = await _looked_up(oci, found)
     oci_spec = await asyncio.to_thread(_oci_spec, host, state.bundle if state else "", found)
     asked = template.from_spec(oci_spec)
     _refuse_by_configuration(found, oci_spec, asked)
@@ -82,6 +81,15 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         volumes=volumes,
         warnings=_warnings(found, asked, spec),
     )
+
+
+async def _looked_up(
+    oci: runc.OciRuntime | None, found: Found
+) -> tuple[runc.State | None, tuple[int, ...]]:
+    """The container's state and processes, by two programs at once: someone waits for the checkpoint."""
+    if oci is None:
+        return None, (found.detail.pid,)
+    return await asyncio.gather(oci.state(found.id), oci.pids(found.id))
 
 
 def _oci_spec(host: Host, bundle: str, found: Found) -> dict[str, Any]:
@@ -137,7 +145,7 @@ async def refuse_shared_sysv(host: Host, inspected: tuple[Inspected, ...]) -> No
         Refused: it is; the second restore would find its key taken.
     """
     users = []
-    for one in inspected:
+    for one in inspected if len(inspected) > 1 else ():
         pids = await one.oci.pids(one.found.id) if one.oci else (one.found.detail.pid,)
         if await asyncio.to_thread(processes.has_sysv_memory, host, pids):
             users.append(one.found.name)

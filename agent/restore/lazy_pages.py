@@ -28,7 +28,7 @@ SOCKET: Final = (
 )
 STRAY_S: Final = 120.0  # after that nobody will restore with it any more
 _BEGIN_S: Final = 3.0
-_LOOK_S: Final = 0.01
+_LOOK_S: Final = 0.003
 _GRACE_S: Final = 2.0
 _KILL_S: Final = 60.0
 

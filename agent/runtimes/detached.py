@@ -22,7 +22,7 @@ _LAUNCH: Final = r"""
 log=$1; group=$2; shift 2
 join() {
   [ -w "$1/cgroup.procs" ] || return 0
-  mkdir -p "$1/$group" || return 0
+  [ -d "$1/$group" ] || mkdir -p "$1/$group" || return 0
   for file in cpuset.cpus cpuset.mems; do
     [ -e "$1/$file" ] && [ ! -e "$1/cgroup.controllers" ] || continue
     read -r value <"$1/$file" && echo "$value" >"$1/$group/$file"
