@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ MODE: Final = "snap.weaversoft.io/restore-mode"
 EAGER: Final = "our own eager"
 PLAIN: Final = "an empty container's create and start"
 DOWNLOAD: Final = "our layers by curl"
+UNPACK: Final = "our layers by curl, openssl, zstd onto the disk"
+READ: Final = "the pages read into new memory"
 HANDLER: Final = "snap"
 RECORD_S: Final = 5.0
 _LAZY_OF_STOCK: Final = 20
@@ -71,21 +74,29 @@ def _cold(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
 
     with _images(lab, case) as images:
 
-        def by_curl() -> Sample:
-            before()
-            with timed() as watch:
-                pipeline.download(lab, images.ours)
-            return Sample(watch.seconds)
+        def by_tools(bring: Callable[[Lab, str], None]) -> Contestant:
+            def run() -> Sample:
+                before()
+                with timed() as watch:
+                    bring(lab, images.ours)
+                return Sample(watch.seconds)
+
+            return run
 
         ways = _Ways(lab, case, images, before)
-        yield {STOCK: ways.stock, OURS: ways.eager, DOWNLOAD: by_curl}
+        yield {
+            STOCK: ways.stock,
+            OURS: ways.eager,
+            DOWNLOAD: by_tools(pipeline.download),
+            UNPACK: by_tools(pipeline.unpack),
+        }
 
 
 @contextlib.contextmanager
 def _warm(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     with _images(lab, case) as images:
         ways = _Ways(lab, case, images, lab.settle).warmed()
-        yield {STOCK: ways.stock, OURS: ways.eager}
+        yield {STOCK: ways.stock, OURS: ways.eager, READ: lambda: _read(lab, images)}
 
 
 @contextlib.contextmanager
@@ -133,6 +144,25 @@ class _Ways:
         self.before()
         spec = replace(self.lab.hog_spec(self.case, self.lab.name("restored")), **how)
         return restored(self.lab, spec, self.images.checksum)
+
+
+def _read(lab: Lab, images: _Images) -> Sample:
+    """What this machine needs to have the pages in a process's memory: all that CRIU does not add."""
+    hexadecimal = images.ours.rpartition(":")[2]
+    folder = lab.other.host_path(f"/var/lib/snap/cache/{hexadecimal}/checkpoint")
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    files = [(path, path.stat().st_size) for path in folder.glob("pages-*.img")]
+    with timed() as watch:
+        for path, size in files:
+            with (
+                mmap.mmap(-1, size, flags=private) as memory_,
+                path.open("rb", buffering=0) as pages,
+            ):
+                done, view = 0, memoryview(memory_)
+                while taken := pages.readinto(view[done:]):
+                    done += taken
+                view.release()
+    return Sample(watch.seconds)
 
 
 def _plain(lab: Lab) -> Sample:
