@@ -110,7 +110,15 @@ def table(results: Sequence[Result], machine: Mapping[str, object], at: datetime
     lines += ["", "Rows:", ""]
     seen = {result.row.name: result.row for result in results}
     lines += [f"- **{row.name}** ({row.unit}): {row.about}" for row in seen.values()]
-    lines += [*_failures(results), "", "## The machine", "", "| | |", "|---|---|"]
+    lines += [
+        *_limits(results),
+        *_failures(results),
+        "",
+        "## The machine",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in machine.items()]
     return "\n".join(lines) + "\n"
 
@@ -150,6 +158,17 @@ def _told(result: Result) -> list[str]:
     figures = result.outcome.figures
     notes = figures[OURS].notes if OURS in figures else {}
     return [f"of ours: {name} {notes[name]:g}" for name in result.row.told if name in notes]
+
+
+def _limits(results: Sequence[Result]) -> list[str]:
+    """What keeps rows from their goals that were missed."""
+    missed = {one.row.name: one.row.limit for one in results if not one.reached and one.row.limit}
+    found = [f"- **{name}**: {limit}" for name, limit in missed.items()]
+    return (
+        ["", "Where a goal is missed, what limits the figure and what was tried:", "", *found]
+        if found
+        else []
+    )
 
 
 def _failures(results: Sequence[Result]) -> list[str]:

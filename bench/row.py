@@ -29,6 +29,7 @@ class Row:
         cases: size and data of what it is run with in a full run; the first ones of all rows come first.
         source: the row whose runs give this one's figures too, in their notes of the name ``note``.
         told: notes of ours that the table shows beside the figures.
+        limit: what keeps the figure from its goal where it is missed, and what was tried.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Row:
     source: str = ""
     note: str = ""
     told: tuple[str, ...] = ()
+    limit: str = ""
 
 
 def faster(times: float) -> Callable[[Medians, Case], bool]:
