@@ -14,7 +14,7 @@ from bench.row import LARGE, Medians, Row, at_most
 from deploy.devnode.pods import Pod, PodSpec
 
 CONTAINERS: Final = 20
-REST_S: Final = 30.0
+REST_S: Final = 20.0
 MEMORY: Final = "memory in MiB"
 _REST_MIB: Final = 80.0
 

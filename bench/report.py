@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench.case import OURS, STOCK, Case, rounded, size_text
+from bench.case import OURS, STOCK, Case, Figures, rounded, size_text
 from bench.contest import Outcome
 from bench.row import Row
 
@@ -40,8 +40,11 @@ class Result:
 
     def looked_at(self, row: Row) -> Result:
         """The same runs as ``row`` sees them."""
-        seen = {name: one.of_note(row.note) for name, one in self.outcome.figures.items()}
-        kept = {name: one for name, one in seen.items() if one is not None}
+        kept: dict[str, Figures] = {}
+        for name, figures in self.outcome.figures.items():
+            seen = figures.of_note(row.note) if row.note else figures
+            if seen is not None and (name != OURS or row.ours == OURS):
+                kept[OURS if name == row.ours else name] = seen
         return Result(row, self.case, Outcome(kept, self.outcome.failures))
 
     @property

@@ -96,14 +96,13 @@ def _cold(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
 def _warm(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     with _images(lab, case) as images:
         ways = _Ways(lab, case, images, lab.settle).warmed()
-        yield {STOCK: ways.stock, OURS: ways.eager, READ: lambda: _read(lab, images)}
-
-
-@contextlib.contextmanager
-def _lazy(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
-    with _images(lab, case) as images:
-        ways = _Ways(lab, case, images, lab.settle).warmed()
-        yield {STOCK: ways.stock, EAGER: ways.eager, PLAIN: lambda: _plain(lab), OURS: ways.lazy}
+        yield {
+            STOCK: ways.stock,
+            EAGER: ways.eager,
+            READ: lambda: _read(lab, images),
+            PLAIN: lambda: _plain(lab),
+            OURS: ways.lazy,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +242,8 @@ WARM: Final = Row(
     "≥ 4x",
     faster(4),
     _warm,
+    source="restore-lazy",
+    ours=EAGER,
     told=("prepare_ms", "criu_restore_ms"),
     limit=(
         "CRIU reads all pages with preadv(2) into fresh memory of one process; the same read alone, without "
@@ -256,7 +257,7 @@ LAZY: Final = Row(
     "s",
     "≥ 20x, ≥ 4x of our own eager, every page right in the end",
     _is_lazy_fast,
-    _lazy,
+    _warm,
     told=("prepare_ms", "criu_restore_ms"),
     limit=(
         "The container runtime's own create and start of a container that does nothing stand beside it; CRIU "

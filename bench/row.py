@@ -27,7 +27,8 @@ class Row:
         goal: of ours, in words; ``reached`` decides by the medians of all contestants.
         opened: sets the row up and gives its contestants, and tidies up after the block.
         cases: size and data of what it is run with in a full run; the first ones of all rows come first.
-        source: the row whose runs give this one's figures too, in their notes of the name ``note``.
+        source: the row whose runs give this one's figures too: their notes of the name ``note`` ("": their values),
+            with ``ours`` as the contestant that is ours.
         told: notes of ours that the table shows beside the figures.
         limit: what keeps the figure from its goal where it is missed, and what was tried.
     """
@@ -41,6 +42,7 @@ class Row:
     cases: tuple[tuple[int, str], ...] = ((LARGE, "half"), (SMALL, "half"))
     source: str = ""
     note: str = ""
+    ours: str = OURS
     told: tuple[str, ...] = ()
     limit: str = ""
 

@@ -75,3 +75,14 @@ def test_rows_of_the_same_runs_see_their_own_figures() -> None:
     seen = pause.looked_at(BY_NAME["checkpoint"]).json()
     assert seen["ratio"] == pytest.approx(8.5 / 0.55, rel=1e-3)
     assert "bare" not in seen
+
+
+def test_another_contestant_can_be_ours_for_a_row() -> None:
+    runs = {
+        STOCK: Figures([Sample(3.0)]),
+        BY_NAME["restore-warm"].ours: Figures([Sample(1.5)]),
+        OURS: Figures([Sample(0.1)]),
+    }
+    lazy = Result(BY_NAME["restore-lazy"], Case(1 << 30, "half", 1), contest.Outcome(runs, {}))
+    assert lazy.json()["ratio"] == 30
+    assert lazy.looked_at(BY_NAME["restore-warm"]).json()["ratio"] == 2
