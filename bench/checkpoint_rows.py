@@ -80,7 +80,8 @@ CHECKPOINT: Final = Row(
     source=PAUSE.name,
     note=WALL,
     limit=(
-        "The pause above, and about 0.12 s around it: two calls of the OCI runtime, the start of the dump's "
-        "script and of runc on the node, the request's way through control plane and link."
+        "The pause above (a bare runc's whole run stands beside it) and about 0.12 s more: two calls of the OCI "
+        "runtime, the start of the dump's script and of runc on the node, the request's way through control "
+        "plane and link."
     ),
 )

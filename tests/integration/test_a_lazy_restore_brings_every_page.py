@@ -21,7 +21,7 @@ from deploy.devnode.world import Deployment, World
 from tests.integration.restoring import outcome, restoring, save, state_files, wait_for
 
 pytestmark = pytest.mark.node
-HOG = PodSpec(name="hog", image="hog", env={"HOG_MIB": "600", "HOG_HZ": "20"})
+HOG = PodSpec(name="lazyhog", image="hog", env={"HOG_MIB": "600", "HOG_HZ": "20"})
 LAZY = {layout.ANNOTATION_RESTORE_MODE: "lazy"}
 
 
@@ -174,7 +174,7 @@ def test_every_page_arrives(deployed: Deployment, pods2: Pods, fetched: Kept, mo
 
 def told_by_rest(deployed: Deployment) -> dict[str, Any]:
     """What the control plane knows of restores from the hog's checkpoint."""
-    [hog] = deployed.rest.get("/checkpoint/list?pod_name=hog")["checkpoints"]
+    [hog] = deployed.rest.get("/checkpoint/list?pod_name=lazyhog")["checkpoints"]
     seen: dict[str, Any] = deployed.rest.get(f"/checkpoint/{hog['id']}")["restores"]
     return seen
 
