@@ -104,7 +104,9 @@ class FakeCheckpointer:
     def _finish(self, spec: CheckpointSpec) -> tuple[CheckpointResult, ...]:
         for target in spec.containers:
             (self.shop.folder / target.checkpoint_id).mkdir(exist_ok=True)
-            self.shop.note(f"checkpoint done {target.checkpoint_id}")
+            done = f"checkpoint done {target.checkpoint_id}"
+            if done not in self.shop.notes():  # else the agent was killed before it wrote it down
+                self.shop.note(done)
         return tuple(
             CheckpointResult(
                 checkpoint_id=target.checkpoint_id,
