@@ -28,6 +28,7 @@ class Reaching:
         key: of the paths.
         host, port: of this server, for hooks without a URL of their own.
         service: instead, for the cluster that this server runs in.
+        own_cluster: the name of that; empty: there is only one.
         own_namespace: that this server runs in; empty: in no cluster.
         life: of certificates, instead of each hook's days.
     """
@@ -37,6 +38,7 @@ class Reaching:
     port: int
     names: frozenset[str]
     service: Service | None = None
+    own_cluster: str = ""
     own_namespace: str = ""
     life: timedelta | None = None
 
@@ -55,6 +57,11 @@ class Reaching:
             return path
         secret = hmac.digest(self.key, hook.name.encode(), hashlib.sha256).hex()[:32]
         return f"/hook/{hook.name}/{secret}"
+
+    def service_of(self, hook: HookRow) -> Service | None:
+        """The service by which a hook's cluster reaches it; None: by its URL."""
+        is_here = self.own_cluster in ("", hook.cluster)
+        return self.service if is_here and not hook.webhook_url else None
 
     def names_of(self, hook: HookRow) -> frozenset[str]:
         """The names that the certificate must be good for."""
@@ -84,6 +91,7 @@ def read(settings: Settings, key: bytes, environment: Mapping[str, str]) -> Reac
         port=settings.hook_addr.port,
         names=frozenset({*sans, "localhost", "127.0.0.1", "::1"}),
         service=_service(settings.hook_service, settings.hook_addr.port),
+        own_cluster=settings.cluster_name,
         own_namespace=own,
         life=timedelta(seconds=settings.hook_cert_life_s) if settings.hook_cert_life_s else None,
     )

@@ -76,7 +76,7 @@ class Registrar:
                 url=reaching.url(hook),
                 path=reaching.path(hook),
                 ca_pem=self._authority.bundle_pem,
-                service=None if hook.webhook_url else reaching.service,
+                service=reaching.service_of(hook),
                 left_alone=reaching.left_alone(),
             )
         )

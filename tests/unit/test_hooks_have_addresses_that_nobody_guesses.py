@@ -60,6 +60,13 @@ def test_certificates_are_good_for_every_way_there() -> None:
     assert here.life_of(hook(cert_expiry_days=3)) == timedelta(days=3)
 
 
+def test_only_the_cluster_that_this_server_runs_in_reaches_it_by_its_service() -> None:
+    here = replace(HERE, service=Service("snap-system", "snap-api", 8443), own_cluster="c1")
+    assert here.service_of(hook()) == here.service
+    assert here.service_of(hook("https://a.test/x")) is None
+    assert here.service_of(replace(hook(), cluster="c2")) is None
+
+
 def test_settings_say_how_this_server_is_reached() -> None:
     given = {
         "SNAP_HOOK_ADDR": "0.0.0.0:9443",
