@@ -16,6 +16,8 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+# nobody there to ask, or an agent without this kind of job
+NOTHING_TO_UNDO = frozenset({"AGENT_UNAVAILABLE", "VALIDATION_ERROR"})
 ANSWER_S = 240  # the runtime may have to be restarted
 
 
@@ -73,13 +75,13 @@ def _first(chain: str) -> str:
 
 
 def undo(api: Api, cluster: str, node: str) -> bool:
-    """Whether ``node`` is as it was, or is away and can't be asked."""
+    """Whether ``node`` is as it was, is away, or has an agent that never prepares any."""
     path = f"/cluster/{urllib.parse.quote(cluster)}/nodes/{urllib.parse.quote(node)}/prepare"
     try:
         api.ask("POST", path, {"undo": True})
     except Refused as refused:
         _say(f"{node}: {refused}")
-        return refused.code == "AGENT_UNAVAILABLE"
+        return refused.code in NOTHING_TO_UNDO
     _say(f"{node}: as it was before")
     return True
 
