@@ -16,7 +16,7 @@ from dataclasses import asdict
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import agent
-from agent import app, errors, logs, settings
+from agent import app, equipment, errors, logs, settings
 from agent.node import here, table
 
 log = logging.getLogger("agent")
@@ -74,7 +74,8 @@ def _failed(failure: Exception) -> int:
 
 
 async def _probe(given: settings.Settings, *, as_json: bool) -> int:
-    found = await here.take(app.host_of(given), given.cri_endpoint)
+    host = app.host_of(given)
+    found = await here.take(host, given.cri_endpoint, equipment.kubelet_of(given, host))
     if as_json:
         told = {"node": given.node, "ready": found.ready, **asdict(found)}
         sys.stdout.write(json.dumps(told, indent=2) + "\n")

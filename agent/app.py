@@ -33,7 +33,8 @@ from agent.settings import Settings
 
 log = logging.getLogger(__name__)
 
-NSENTER: Final = ("nsenter", "-t", "1", "-m", "-u", "-i", "--")
+# cgroup too: what outlives the agent has to leave the pod's
+NSENTER: Final = ("nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-C", "--")
 LEAVE_S: Final = 8.0  # of the 10 s that a clean end may take
 LIGHT_JOBS: Final = 4
 ANALYSES: Final = 2
@@ -99,15 +100,7 @@ async def serve(settings: Settings, equipment: Equipment) -> None:
     data_dir = host_of(settings).path(settings.data_dir)
     journal = Journal(data_dir / "jobs")
     outbox = Outbox(journal)
-    steps = Steps(
-        equipment.checkpointer,
-        equipment.shelf,
-        equipment.pusher,
-        equipment.fetcher,
-        equipment.analyst,
-        equipment.importer,
-    )
-    runner = Runner(Ledger(journal), steps, outbox, _lanes(settings))
+    runner = Runner(Ledger(journal), Steps(equipment.workers), outbox, _lanes(settings))
     await runner.open()
     node = equipment.node(runner)
     parts = equipment.archives, equipment.trust, equipment.outcomes

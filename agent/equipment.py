@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.resources
 import logging
 import shutil
 from collections.abc import Callable, Coroutine
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from agent import errors
 from agent.adapters import NotingPusher, ShelfArchives, Trust
 from agent.checkpoint import retention, watchdog
 from agent.checkpoint import service as checkpoint_service
@@ -23,12 +25,13 @@ from agent.image.cache import Cache, JobFetcher
 from agent.image.importing import Importer
 from agent.image.push import Pusher
 from agent.insights.service import Insights
-from agent.jobs import ports as job_ports
 from agent.jobs.runner import Runner
+from agent.jobs.steps import Workers
 from agent.link import ports as link_ports
 from agent.link.uploads import Uploads
 from agent.node import here
-from agent.node.facts import NodeFacts
+from agent.node.facts import NodeFacts, Reason
+from agent.node.prepare import Preparer, Tools
 from agent.node.vitals import Pulse
 from agent.restore import lazy_pages
 from agent.restore import ledger as restore_ledger
@@ -38,9 +41,9 @@ from agent.restore.grants import Grants
 from agent.restore.outcome import OutcomeLog
 from agent.restore.service import RestoreService
 from agent.restore.telling import OutcomeNews
-from agent.runtimes import cri
+from agent.runtimes import cri, kubelet
 from agent.runtimes.commands import Host
-from agent.settings import Settings
+from agent.settings import SERVICE_ACCOUNT, Settings
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +58,13 @@ class Equipment:
     """What does the work, plugged in behind the jobs and the link.
 
     Attributes:
+        workers: who does the steps of jobs.
         uploads: where the importer reads; given the link when there is one.
         node: given the jobs, what the link tells of this node.
         services: given the jobs, what runs beside them for as long as the agent does, by name.
     """
 
-    checkpointer: job_ports.Checkpointer
-    shelf: job_ports.Shelf
-    pusher: job_ports.Pusher
-    fetcher: job_ports.Fetcher
-    analyst: job_ports.Analyst
-    importer: job_ports.Importer
+    workers: Workers
     uploads: Uploads
     archives: link_ports.Archives
     trust: link_ports.Trust
@@ -81,7 +80,8 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     bases = Bases(host.path(f"{data_dir}/bases"))
     archives, uploads = ShelfArchives(shelf, cache), Uploads()
     trust = Trust(Grants(host.path(f"{data_dir}/grants.json"), settings.cluster))
-    known = here.Here(host, settings.cri_endpoint, Pulse(host.path(data_dir)))
+    asked = kubelet_of(settings, host)
+    known = here.Here(host, settings.cri_endpoint, Pulse(host.path(data_dir)), asked)
     checkpoints = CheckpointService(
         checkpoint_service.Ports(
             host,
@@ -90,6 +90,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
             known.facts,
             shelf,
             partial(lazy_pages.is_arriving, host, f"{data_dir}/restores"),
+            asked,
         )
     )
     await known.open()
@@ -103,7 +104,11 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
         )
         return known
 
+    preparer = _preparer(settings, host, runtime, known)
+
     def services(runner: Runner) -> dict[str, Service]:
+        prepare = {"prepare": partial(_prepare, preparer, known, runner)}
+
         def busy() -> frozenset[str]:
             return runner.busy_checkpoints | archives.busy
 
@@ -113,21 +118,72 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
             "watchdog": partial(watchdog.watch, host, data_dir, lambda: checkpoints.active),
             "sweep": partial(_sweep, runner, checkpoints),
             "retention": partial(_retain, shelf, host.path(data_dir), busy, bases),
+            **(prepare if settings.prepare == "auto" else {}),
         }
 
     return Equipment(
-        checkpointer=checkpoints,
-        shelf=shelf,
-        pusher=NotingPusher(Pusher(bases=bases), shelf),
-        fetcher=JobFetcher(cache, trust.access),
-        analyst=Insights(shelf),
-        importer=Importer(shelf, uploads),
+        workers=Workers(
+            checkpointer=checkpoints,
+            shelf=shelf,
+            pusher=NotingPusher(Pusher(bases=bases), shelf),
+            fetcher=JobFetcher(cache, trust.access),
+            analyst=Insights(shelf),
+            importer=Importer(shelf, uploads),
+            preparer=preparer,
+        ),
         uploads=uploads,
         archives=archives,
         trust=trust,
         outcomes=outcomes,
         node=node,
         services=services,
+    )
+
+
+def _preparer(settings: Settings, host: Host, runtime: cri.Client, known: here.Here) -> Preparer:
+    """What makes the node ready, with our programs for it."""
+    wrapper = importlib.resources.files("agent.restore").joinpath("snap-runc.sh").read_bytes()
+    dump = importlib.resources.files("agent.checkpoint").joinpath("snap-dump.sh").read_bytes()
+    lazy = importlib.resources.files("agent.restore").joinpath("snap-lazy.sh").read_bytes()
+    scripts = {"snap-runc": wrapper, "snap-crun": wrapper, "snap-dump": dump, "snap-lazy": lazy}
+    return Preparer(
+        Tools(host, str(settings.data_dir), runtime, scripts, settings.runtime_restart, known.open)
+    )
+
+
+async def _prepare(preparer: Preparer, known: here.Here, runner: Runner) -> None:
+    """Prepare the node once, at the start of the agent; what stands against it becomes a reason."""
+    await runner.settled.wait()  # what a dead agent had begun may be a dump
+    try:
+        async with runner.without_dumps():
+            await preparer.prepare(lambda said: log.info("preparing: %s", said.message))
+        known.note(None)
+    except errors.SnapError as failure:
+        log.warning("the node could not be prepared: %s %s", failure.message, failure.details)
+        remedy = "See the message; then POST /cluster/nodes/{node}/prepare or start the agent anew."
+        known.note(
+            Reason(
+                "PrepareFailed",
+                f"The node could not be prepared: {failure.message}",
+                remedy,
+                blocking=False,
+            )
+        )
+    await asyncio.Event().wait()  # a service runs for as long as the agent
+
+
+def kubelet_of(settings: Settings, host: Host) -> kubelet.Kubelet:
+    """This node's kubelet, as the settings say it is reached."""
+    given = settings.kubelet_ca_file
+    usual = SERVICE_ACCOUNT / "ca.crt", host.path(kubelet.OWN_CERTIFICATE)
+    return kubelet.Kubelet(
+        kubelet.Access(
+            settings.kubelet_url,
+            settings.node,
+            lambda: settings.kubelet_token_file.read_text().strip(),
+            (given,) if given else usual,
+            verify=settings.kubelet_verify == "yes",
+        )
     )
 
 

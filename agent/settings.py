@@ -7,6 +7,7 @@ about, because every child process and every core dump of the agent would carry 
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 import textwrap
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 GIB: Final = 1 << 30
+# Source: Kubernetes mounts a pod's service account here
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class SettingsError(ValueError):
@@ -38,6 +41,14 @@ def _address(name: str, value: str) -> str:
             f"{name} must be host:port (such as snap.example.org:8001), not {value!r}."
         )
     return value
+
+
+def _https(name: str, value: str) -> str:
+    if not re.fullmatch(r"https://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?", value):
+        raise SettingsError(
+            f"{name} must be https://host:port (such as https://127.0.0.1:10250), not {value!r}."
+        )
+    return value.rstrip("/")
 
 
 def _label(name: str, value: str) -> str:
@@ -149,10 +160,37 @@ class Settings:
         str,
         Setting(
             "SNAP_KUBELET_URL",
-            "The local kubelet's address, for the engine kubelet. Not used by this version.",
-            _text,
+            "The local kubelet's address, for the engine kubelet.",
+            _https,
         ),
-    ] = ""
+    ] = "https://127.0.0.1:10250"
+    kubelet_token_file: Annotated[
+        Path,
+        Setting(
+            "SNAP_KUBELET_TOKEN_FILE",
+            "File with the token of a service account that may create nodes/checkpoint; read anew at "
+            "each call, because the kubelet renews it in place.",
+            _path,
+        ),
+    ] = SERVICE_ACCOUNT / "token"
+    kubelet_ca_file: Annotated[
+        Path | None,
+        Setting(
+            "SNAP_KUBELET_CA_FILE",
+            "PEM file with the CA that signed the kubelet's serving certificate. Default: the cluster's "
+            f"({SERVICE_ACCOUNT}/ca.crt), and what the kubelet of this node signed itself "
+            "(/var/lib/kubelet/pki/kubelet.crt).",
+            _path,
+        ),
+    ] = None
+    kubelet_verify: Annotated[
+        str,
+        Setting(
+            "SNAP_KUBELET_VERIFY",
+            "no: do not look at the kubelet's certificate. Whoever answers then gets the agent's token.",
+            _one_of("yes", "no"),
+        ),
+    ] = "yes"
     data_dir: Annotated[
         Path,
         Setting(
@@ -165,10 +203,20 @@ class Settings:
         str,
         Setting(
             "SNAP_PREPARE",
-            "report: only say what the node lacks. auto, preparing it too, is not in this version.",
+            "report: only say what the node lacks. auto: also install what restores need when the agent "
+            "starts (wrapper, CRIU, the runtime's handler snap), which may start the runtime anew once.",
             _one_of("report", "auto"),
         ),
     ] = "report"
+    runtime_restart: Annotated[
+        str,
+        Setting(
+            "SNAP_RUNTIME_RESTART",
+            "The command that starts the container runtime anew after its configuration was changed. "
+            "Default: systemd's, of the unit that the runtime is in.",
+            _text,
+        ),
+    ] = ""
     max_dumps: Annotated[
         int,
         Setting(
@@ -216,8 +264,8 @@ class Settings:
         said = []
         if self.token and not self.token_file:
             said.append("SNAP_AGENT_TOKEN is in the environment; SNAP_AGENT_TOKEN_FILE is safer.")
-        if self.prepare == "auto":
-            said.append("SNAP_PREPARE=auto is not in this version; the node is only reported on.")
+        if self.kubelet_verify == "no":
+            said.append("SNAP_KUBELET_VERIFY=no: the agent's token goes to whoever answers there.")
         return tuple(said)
 
     def check_to_run(self) -> None:

@@ -1,4 +1,4 @@
-"""The engine ``cri``: the container runtime takes the checkpoint, its archive becomes our folder of parts.
+"""The archive that a container runtime writes (engines ``cri`` and ``kubelet``), made our folder of parts.
 
 Source: containerd, internal/cri/server/container_checkpoint_linux.go, and CRI-O's
 CheckpointContainer: a plain tar; containerd's rootfs-diff.tar is gzip in spite of its name.
@@ -6,7 +6,9 @@ CheckpointContainer: a plain tar; containerd's rootfs-diff.tar is gzip in spite 
 
 from __future__ import annotations
 
+import errno
 import gzip
+import json
 import re
 import shutil
 import tarfile
@@ -14,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from agent import errors
+from agent.checkpoint.consumed import Consumed
 from agent.checkpoint.plan import DumpTarget
 from agent.formats import layout
 from agent.runtimes import criu
@@ -27,27 +30,50 @@ _CONTAINERD: Final = "/var/lib/containerd/io.containerd.grpc.v1.cri"
 _LOG: Final = re.compile(r"path= ?(/\S+\.log)")
 _GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 1 << 20
+_CONFIG_BYTES: Final = 1 << 20
 
 
-def unpack(archive: Path, place: Path) -> None:
-    """Put the members of ``archive`` that belong to a checkpoint into ``place``. Blocks.
+def unpack(archive: Path, place: Path) -> str:
+    """Move the members of ``archive`` that belong to a checkpoint into ``place``. Blocks.
+
+    What was moved is given back to the disk on the way, so that the memory is there only once.
+
+    Returns:
+        The id of the container that it is of; empty when it does not say.
 
     Raises:
         Broken: it is no checkpoint archive.
     """
+    container_id = ""
     try:
-        with archive.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|") as members:
+        with Consumed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
             for member in members:
                 members.members = []  # type: ignore[attr-defined] # memory would grow otherwise
                 content = members.extractfile(member) if member.isreg() else None
-                if content:
+                if content and member.name == layout.CONFIG_DUMP:
+                    container_id = _id_in(content.read(_CONFIG_BYTES))
+                elif content:
                     _take(PurePosixPath(member.name), content, place)
-    except tarfile.TarError as cause:
+    except (tarfile.TarError, OSError) as cause:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.Refused(
+                "The node's disk became full while the checkpoint was put together.",
+                code=errors.INSUFFICIENT_STORAGE,
+            ) from cause
         raise errors.Broken(
             "The container runtime wrote an archive that can't be read.",
             code=errors.CHECKPOINT_FAILED,
             details=str(cause),
         ) from cause
+    return container_id
+
+
+def _id_in(config: bytes) -> str:
+    """Source: checkpointctl's metadata, ContainerConfig: ``id``."""
+    try:
+        return str(json.loads(config).get("id") or "")
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _take(name: PurePosixPath, content: IO[bytes], place: Path) -> None:
@@ -80,10 +106,18 @@ def _write_plain(content: IO[bytes], target: Path) -> None:
         partial.replace(target)
 
 
+class TryAgain(errors.CommandFailed):
+    """A dump that failed by what was going on in the container at that moment."""
+
+
 def explained(
     host: Host, failure: errors.CommandFailed, target: DumpTarget
 ) -> errors.CommandFailed:
-    """``failure`` of the container runtime with CRIU's cause, from the log that it points to."""
+    """``failure`` of the container runtime with CRIU's cause, from the log that it points to.
+
+    Returns:
+        TryAgain where the cause is one that passes.
+    """
     named = _LOG.search(failure.log_tail)
     places = [named[1]] if named else []
     places.append(f"{_CONTAINERD}/containers/{target.container_id}/{layout.DUMP_LOG}")
@@ -95,8 +129,7 @@ def explained(
     if found:
         message = f"Container {name} could not be dumped: {found.sentence}"
         details = "\n".join((*found.lines, failure.log_tail))
-    error = errors.CommandFailed(
-        message, argv=failure.argv, status=failure.status, log_tail=details
-    )
+    kind = TryAgain if found and found.retry else errors.CommandFailed
+    error = kind(message, argv=failure.argv, status=failure.status, log_tail=details)
     error.code = errors.CHECKPOINT_FAILED
     return error

@@ -22,6 +22,8 @@ from agent.runtimes.runc import OciRuntime
 CRIU_CONFIG_ANNOTATION: Final = "org.criu.config"
 FREE_FLOOR: Final = 0.10  # of the disk: a node that runs full evicts its pods
 _IMAGES_SLACK: Final = 32 << 20  # CRIU's other images, at most, beside the pages
+# Source: the kubelet's volume plug-ins that write an API object's content as files
+_FILLED: Final = ("configmap", "secret", "projected", "downward-api")
 _HARMLESS_HOST_PATHS: Final = ("/etc/localtime", "/dev/null")
 
 
@@ -36,6 +38,8 @@ class Inspected:
         memory_bytes: what the dump has to write of its memory, at most.
         copies: of files that only stand still in the window, target names relative to the parts.
         volumes: those whose content goes into the archive.
+        shm_used: there are files in its /dev/shm.
+        addresses: those of its pod that it listens at, by name instead of "any".
     """
 
     found: Found
@@ -49,6 +53,8 @@ class Inspected:
     files_bytes: int
     copies: tuple[Copy, ...]
     volumes: tuple[MountFact, ...]
+    shm_used: bool
+    addresses: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -65,8 +71,13 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
     _refuse_by_configuration(found, oci_spec, asked)
     _refuse_by_processes(found, *await asyncio.to_thread(_holdings, host, pids))
     upper, root_mode = await asyncio.to_thread(_root, host, found.detail.pid)
-    volumes = tuple(mount for mount in asked.mounts if mount.kind == "emptydir")
-    copies = _copies(upper, asked)
+    bound = await asyncio.to_thread(processes.bound_addresses, host, pids)
+    addresses = tuple(sorted(bound))
+    used = await asyncio.to_thread(processes.used_paths, host, pids)
+    volumes = tuple(
+        mount for mount in asked.mounts if mount.kind == "emptydir" or _is_open(mount, used)
+    )
+    copies = _copies(upper, asked, used)
     return Inspected(
         found=found,
         oci=oci,
@@ -79,7 +90,9 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         files_bytes=await asyncio.to_thread(_size, host, upper, copies),
         copies=copies,
         volumes=volumes,
-        warnings=_warnings(found, asked, spec),
+        shm_used=await asyncio.to_thread(_is_shm_used, host, copies),
+        addresses=addresses,
+        warnings=_warnings(found, asked, spec, addresses),
     )
 
 
@@ -165,11 +178,18 @@ def _root(host: Host, pid: int) -> tuple[str, int]:
     return (upper if upper and host.path(upper).is_dir() else ""), mode
 
 
-def _copies(upper: str, asked: Template) -> tuple[Copy, ...]:
+def _is_open(mount: MountFact, used: frozenset[str]) -> bool:
+    """Whether a file of a volume that the kubelet fills is in use: a new pod has others in their place."""
+    below = mount.destination.rstrip("/") + "/"
+    return mount.kind in _FILLED and any(path.startswith(below) for path in used)
+
+
+def _copies(upper: str, asked: Template, used: frozenset[str]) -> tuple[Copy, ...]:
     copies = [Copy(source=upper, target="raw/upper.tar", only_used=False)] if upper else []
     seen: set[str] = set()
     for mount in asked.mounts:
-        if mount.kind == "emptydir" and not mount.sub_path and mount.name not in seen:
+        wanted = mount.kind == "emptydir" or _is_open(mount, used)
+        if wanted and not mount.sub_path and mount.name not in seen:
             seen.add(mount.name)
             target = f"{layout.VOLUMES_DIR}/{mount.name}.tar"
             copies.append(Copy(source=mount.source, target=target))
@@ -178,8 +198,24 @@ def _copies(upper: str, asked: Template) -> tuple[Copy, ...]:
     return tuple(copies)
 
 
-def _warnings(found: Found, asked: Template, spec: CheckpointSpec) -> tuple[str, ...]:
-    said = []
+def _is_shm_used(host: Host, copies: tuple[Copy, ...]) -> bool:
+    folders = [host.path(one.source) for one in copies if one.target == layout.SHM_TAR]
+    try:
+        return any(any(folder.iterdir()) for folder in folders)
+    except OSError:
+        return False
+
+
+def _warnings(
+    found: Found, asked: Template, spec: CheckpointSpec, addresses: tuple[str, ...]
+) -> tuple[str, ...]:
+    said = [
+        f"Container {found.name} listens at its pod's own address {one}, so a pod with another one "
+        "starts cold; have it listen at any address (0.0.0.0, ::)."
+        for one in addresses
+    ]
+    if said and spec.strict:
+        raise errors.Refused(f"{said[0]} Leave out strict to accept that.")
     for mount in asked.mounts:
         outside = mount.kind == "host" and mount.source not in _HARMLESS_HOST_PATHS
         if mount.sub_path or (outside and not mount.read_only):
@@ -215,13 +251,15 @@ def _tree_bytes(folder: str) -> int:
     return total
 
 
-def check_room(host: Host, data_dir: str, inspected: tuple[Inspected, ...]) -> None:
-    """Refuse when the disk has no room for what the dump writes, and its floor. Blocks.
+def check_room(
+    host: Host, data_dir: str, inspected: tuple[Inspected, ...], copies: int = 1
+) -> None:
+    """Refuse when the disk has no room for what the dump writes, ``copies`` times, and its floor. Blocks.
 
     Raises:
         Refused: code INSUFFICIENT_STORAGE.
     """
-    needed = sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
+    needed = copies * sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
     disk = os.statvfs(host.path(data_dir))
     free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * FREE_FLOOR)
     if free - needed < floor:

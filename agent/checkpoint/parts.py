@@ -81,6 +81,10 @@ class NodeFacts(Protocol):
     def cpu_features(self) -> tuple[str, ...]:
         """Flags of the processor."""
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The checkpoint engines that work here, best first; none: not looked at yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageNames:
@@ -145,8 +149,9 @@ def _record(origin: Origin, one: Inspected) -> CheckpointRecord:
 
 def _of_engine(origin: Origin, one: Inspected) -> tuple[str, ...]:
     said = []
-    if origin.engine != "runc" and one.volumes:
-        names = ", ".join(volume.name for volume in one.volumes)
+    saved = [*(volume.name for volume in one.volumes), *(["/dev/shm"] if one.shm_used else [])]  # noqa: S108
+    if origin.engine != "runc" and saved:
+        names = ", ".join(saved)
         said.append(f"Engine {origin.engine} does not save what is in the volumes {names}.")
     if not origin.image.ref:
         said.append(
@@ -179,6 +184,7 @@ def _fingerprint(origin: Origin, one: Inspected) -> Fingerprint:
         engine=origin.engine,
         cut=origin.engine == "runc",
         volumes=tuple(volume.name for volume in one.volumes),
+        addresses=one.addresses,
         namespace=box.namespace,
         pod_name=box.name,
         container_name=one.found.name,

@@ -69,6 +69,8 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     leave_running: bool
     targets: tuple[DumpTarget, ...]
+    namespace: str = ""
+    pod_name: str = ""
 
     @property
     def hard_s(self) -> int:

@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
-from agent.checkpoint import base_image, cri_engine, inspection, parts, plan, targets, window
+from agent.checkpoint import (
+    base_image,
+    indirect,
+    inspection,
+    kubelet_engine,
+    parts,
+    plan,
+    targets,
+    window,
+)
 from agent.checkpoint.inspection import Inspected
+from agent.checkpoint.kubelet_engine import Kubelet
 from agent.checkpoint.parts import NodeFacts, Origin
 from agent.checkpoint.plan import Dump, DumpTarget, Folder
 from agent.checkpoint.shelf import Shelf, check_id
@@ -40,6 +50,7 @@ class Ports:
     Attributes:
         facts: what is known of the node now.
         is_arriving: whether the memory of a container (by id) is still being brought to it.
+        kubelet: the node's; None where there is none.
     """
 
     host: Host
@@ -48,6 +59,7 @@ class Ports:
     facts: Callable[[], NodeFacts]
     shelf: Shelf
     is_arriving: Callable[[str], bool] = lambda _: False
+    kubelet: Kubelet | None = None
 
 
 class CheckpointService:
@@ -81,7 +93,9 @@ class CheckpointService:
         with self._working_on(job_id):
             report(Progress(0, "Looking at the containers"))
             inspected = await self._inspect(spec)
-            dump = _dump(job_id, spec, inspected)
+            engine = indirect.choose(spec, inspected, self._ports.facts().engines)
+            await self._check_room(engine, inspected)
+            dump = _dump(job_id, spec, inspected, engine)
             folder = Folder(self._ports.host, self._ports.data_dir, job_id)
             if folder.here.exists():
                 raise errors.Refused(f"Job {job_id} was begun already.", code=errors.CONFLICT)
@@ -117,6 +131,7 @@ class CheckpointService:
             try:
                 if dump.engine != "runc":
                     await window.close(folder, dump)
+                    await asyncio.to_thread(kubelet_engine.clear, folder, dump)
                     raise _interrupted()
                 return await self._finish(folder, dump, report)
             except BaseException:
@@ -133,6 +148,7 @@ class CheckpointService:
                 continue
             if dump := folder.read():
                 await window.close(folder, dump)
+                await asyncio.to_thread(kubelet_engine.clear, folder, dump)
                 for target in dump.targets:
                     await asyncio.to_thread(self._drop_unfinished, target)
             await asyncio.to_thread(window.forget, folder)
@@ -169,8 +185,12 @@ class CheckpointService:
                 )
         inspected = tuple([await inspection.inspect(host, one, spec) for one in found])
         await inspection.refuse_shared_sysv(host, inspected)
-        await asyncio.to_thread(inspection.check_room, host, self._ports.data_dir, inspected)
         return inspected
+
+    async def _check_room(self, engine: str, inspected: tuple[Inspected, ...]) -> None:
+        copies = 1 if engine == "runc" else 2  # others write images first, and then their archive
+        host, data_dir = self._ports.host, self._ports.data_dir
+        await asyncio.to_thread(inspection.check_room, host, data_dir, inspected, copies)
 
     async def _begin(self, folder: Folder, dump: Dump, inspected: tuple[Inspected, ...]) -> None:
         """Write down what is going to be dumped, and all that is known of it."""
@@ -187,7 +207,7 @@ class CheckpointService:
         self, folder: Folder, dump: Dump, report: Report
     ) -> tuple[CheckpointResult, ...]:
         """Dump, or wait for the dump that runs; then make checkpoints of what it left."""
-        run = self._run_script if dump.engine == "runc" else self._ask_runtime
+        run = self._run_script if dump.engine == "runc" else self._ask_others
         pause_ms = await run(folder, dump, report)
         report(Progress(80, "Putting the checkpoint together"))
         for target in dump.targets:
@@ -205,25 +225,9 @@ class CheckpointService:
             result = await running.wait(look)
         return result.pause_ms if dump.pauses else None
 
-    async def _ask_runtime(self, folder: Folder, dump: Dump, report: Report) -> float:
-        longest = 0.0
-        for number, target in enumerate(dump.targets):
-            report(Progress(10, f"The container runtime dumps {target.container_name}"))
-            location = f"{folder.path}/{number}.tar"
-            began = asyncio.get_running_loop().time()
-            try:
-                await self._ports.runtime.checkpoint_container(
-                    target.container_id, location, dump.timeout_s
-                )
-            except errors.CommandFailed as cause:
-                raise cri_engine.explained(self._ports.host, cause, target) from cause
-            finally:
-                await commands.finish(window.close(folder, dump), window.CLOSE_S)
-            longest = max(longest, asyncio.get_running_loop().time() - began)
-            archive, place = self._ports.host.path(location), self._place(target)
-            await commands.finish(asyncio.to_thread(cri_engine.unpack, archive, place), _SETTLE_S)
-            await asyncio.to_thread(archive.unlink)
-        return longest * 1000
+    async def _ask_others(self, folder: Folder, dump: Dump, report: Report) -> float:
+        askers = indirect.Askers(self._ports.runtime, self._ports.kubelet)
+        return await indirect.dump(askers, folder, dump, self._place, report)
 
     def _place(self, target: DumpTarget) -> Path:
         return self._ports.shelf.place(CheckpointId(target.checkpoint_id))
@@ -289,8 +293,9 @@ class _Look:
         self._report(Progress(percent, "Dumping", done, max(self._total, done)))
 
 
-def _dump(job_id: JobId, spec: CheckpointSpec, inspected: tuple[Inspected, ...]) -> Dump:
-    engine = _engine(spec, inspected)
+def _dump(
+    job_id: JobId, spec: CheckpointSpec, inspected: tuple[Inspected, ...], engine: str
+) -> Dump:
     listed = tuple(
         DumpTarget(
             checkpoint_id=one.found.target.checkpoint_id,
@@ -311,39 +316,9 @@ def _dump(job_id: JobId, spec: CheckpointSpec, inspected: tuple[Inspected, ...])
         timeout_s=spec.timeout_s,
         leave_running=spec.leave_running,
         targets=listed,
+        namespace=spec.namespace,
+        pod_name=spec.pod_name,
     )
-
-
-def _engine(spec: CheckpointSpec, inspected: tuple[Inspected, ...]) -> str:
-    """The engine for ``spec``, when it can do what is asked.
-
-    Raises:
-        Refused: it can't, or there is no such engine.
-    """
-    direct = all(one.oci and one.upper for one in inspected)
-    engine = ("runc" if direct else "cri") if spec.engine == "auto" else spec.engine
-    if engine not in ("runc", "cri"):
-        raise errors.Refused(f"Engine {engine} is not available on this node; use auto.")
-    if engine == "runc" and not direct:
-        raise errors.Refused(
-            "The container's OCI runtime or its overlay is not one that engine runc knows; use auto."
-        )
-    if engine == "cri":
-        _check_cri(spec, inspected)
-    return engine
-
-
-def _check_cri(spec: CheckpointSpec, inspected: tuple[Inspected, ...]) -> None:
-    if not spec.leave_running:
-        raise errors.Refused("Engine cri always leaves the container running; use engine runc.")
-    if any(one.was_paused for one in inspected):
-        raise errors.Refused("A paused container can't be dumped by engine cri; use engine runc.")
-    shared = any(mount for one in inspected for mount in one.volumes)
-    if spec.strict and (shared or len(inspected) > 1):
-        raise errors.Refused(
-            "Engine cri saves no volumes and freezes containers one after another; use engine runc "
-            "or leave out strict."
-        )
 
 
 def _interrupted() -> errors.Retryable:

@@ -28,6 +28,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         criu_options: one per line, as CRIU's configuration file spells them; used again at restore.
         cut: whether files, volumes and memory are of one moment (engine runc) or files came later.
         volumes: names of the volumes whose content is in the archive.
+        addresses: of its pod, that it listens at; a pod with another one can't have it.
     """
 
     architecture: str
@@ -48,6 +49,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = ""
     cut: bool = True
     volumes: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     namespace: str = ""
     pod_name: str = ""
     container_name: str = ""

@@ -141,7 +141,12 @@ class ImportSpec:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as the control plane gave it. ``epoch`` rises with each lease; older ones are stale."""
+    """One job as the control plane gave it.
+
+    Attributes:
+        epoch: rises with each lease; older ones are stale.
+        undo: of a preparation: take it back.
+    """
 
     job_id: JobId
     epoch: int
@@ -152,6 +157,7 @@ class Job:
     fetches: tuple[FetchSpec, ...] = ()
     analyze: AnalyzeSpec | None = None
     import_: ImportSpec | None = None
+    undo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
+from typing import Final
 from weakref import WeakValueDictionary
 
 from agent.formats.jobs import CheckpointId, Job, JobKind
+
+_NODE: Final = "node"
 
 
 class Lane(StrEnum):
@@ -18,26 +21,32 @@ class Lane(StrEnum):
     TRANSFER = "transfer"  # cores and network
     ANALYSIS = "analysis"  # one core; somebody waits for it, so not behind transfers
     LIGHT = "light"  # hardly anything; must not wait behind a transfer
+    PREPARE = "prepare"  # may start the container runtime anew: no dump meanwhile
 
 
 class Lanes:
     """Turns, in the order in which they were asked for."""
 
     def __init__(self, sizes: Mapping[Lane, int]) -> None:
-        self._slots = {lane: asyncio.Semaphore(sizes[lane]) for lane in Lane}
+        self._sizes = dict(sizes)
+        self._slots = {lane: asyncio.Semaphore(size) for lane, size in sizes.items()}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def turn(self, lane: Lane, keys: Collection[str]) -> AsyncIterator[None]:
-        """Hold every key and one slot of ``lane`` for the block.
+        """Hold every key and one slot of ``lane`` for the block; for ``PREPARE`` every slot of dumps.
 
         Keys first and in one order: who holds a slot waits for nobody, so nobody waits for ever.
+        Those who prepare have one key, so that no two of them wait for each other's slots.
         """
+        whole = lane is Lane.PREPARE
+        slots = self._slots[Lane.DUMP if whole else lane]
         async with AsyncExitStack() as held:
-            for key in sorted(set(keys)):
+            for key in sorted({*keys, *([_NODE] if whole else [])}):
                 lock = self._locks.setdefault(key, asyncio.Lock())
                 await held.enter_async_context(lock)
-            await held.enter_async_context(self._slots[lane])
+            for _ in range(self._sizes[Lane.DUMP] if whole else 1):
+                await held.enter_async_context(slots)
             yield
 
 
@@ -49,6 +58,8 @@ def lane_of(kind: JobKind) -> Lane:
         return Lane.TRANSFER
     if kind is JobKind.ANALYZE:
         return Lane.ANALYSIS
+    if kind is JobKind.PREPARE:
+        return Lane.PREPARE
     return Lane.LIGHT
 
 

@@ -69,3 +69,13 @@ class Analyst(Protocol):
 
     async def analyze(self, spec: AnalyzeSpec, report: Report) -> str:
         """What was found, as JSON; the checkpoint stays as it is."""
+
+
+class Preparer(Protocol):
+    """Makes this node ready for restores. Each call goes on where an interrupted one ended."""
+
+    async def prepare(self, report: Report) -> None:
+        """Have what restores need on the node; what is there is left as it is."""
+
+    async def undo(self, report: Report) -> None:
+        """Take back what preparing changed; refused while pods need it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -122,6 +124,12 @@ class Runner:
             await self._ledger.change(job_id, cancel=True, epoch=epoch)
             if task := self._tasks.get(job_id):
                 task.cancel()
+
+    @asynccontextmanager
+    async def without_dumps(self) -> AsyncIterator[None]:
+        """Wait until no job dumps, and let none begin to for the block."""
+        async with self._lanes.turn(lanes.Lane.PREPARE, ()):
+            yield
 
     @property
     def is_dumping(self) -> bool:
@@ -303,4 +311,6 @@ def _last_words(entry: Entry) -> str:
         return f"Checkpointed, {progress.size(size_bytes)}, paused for {pause_ms:.0f} ms"
     if entry.job and entry.job.analyze:
         return "Analyzed"
+    if entry.job and entry.job.kind is JobKind.PREPARE:
+        return "The node is as it was before" if entry.job.undo else "The node is prepared"
     return "Done"

@@ -11,7 +11,7 @@ import agent
 from agent import errors
 from agent.formats.jobs import Job, JobKind, PushResult, PushSpec, Report
 from agent.jobs.journal import Entry
-from agent.jobs.ports import Analyst, Checkpointer, Fetcher, Importer, Pusher, Shelf
+from agent.jobs.ports import Analyst, Checkpointer, Fetcher, Importer, Preparer, Pusher, Shelf
 from agent.jobs.progress import Span, spans
 
 Gained = dict[str, Any]  # changes to an Entry
@@ -26,6 +26,7 @@ SUPPORTED: Final = (
     JobKind.DELETE,
     JobKind.ANALYZE,
     JobKind.IMPORT,
+    JobKind.PREPARE,
 )
 TASK_NAMES: Final = {
     JobKind.CHECKPOINT: "Create Checkpoint",
@@ -36,6 +37,7 @@ TASK_NAMES: Final = {
     JobKind.DELETE: "Delete Checkpoint",
     JobKind.ANALYZE: "Analyze Checkpoint",
     JobKind.IMPORT: "Create and Push Checkpoint Container",
+    JobKind.PREPARE: "Prepare Node",
 }
 BEGINNINGS: Final = {
     JobKind.CHECKPOINT: "Checkpointing",
@@ -44,6 +46,7 @@ BEGINNINGS: Final = {
     JobKind.DELETE: "Deleting the checkpoint",
     JobKind.ANALYZE: "Analyzing the checkpoint",
     JobKind.IMPORT: "Taking the archive in",
+    JobKind.PREPARE: "Looking at the node",
 }
 
 
@@ -85,6 +88,7 @@ def check(job: Job) -> None:
         JobKind.DELETE: bool(job.checkpoint_ids),
         JobKind.ANALYZE: bool(job.analyze and job.analyze.checkpoint_id),
         JobKind.IMPORT: job.import_ is not None,
+        JobKind.PREPARE: True,
     }
     if not needed[job.kind]:
         raise errors.Refused(
@@ -106,8 +110,8 @@ def plan(job: Job) -> tuple[Step, ...]:
         kinds += [(JobKind.FETCH, index) for index in range(len(job.fetches))]
     if job.kind in {JobKind.DELETE, JobKind.IMPORT}:  # what was taken in for a push goes after it
         kinds += [(JobKind.DELETE, index) for index in range(len(job.checkpoint_ids))]
-    if job.kind is JobKind.ANALYZE:
-        kinds.append((JobKind.ANALYZE, 0))
+    if job.kind in {JobKind.ANALYZE, JobKind.PREPARE}:
+        kinds.append((job.kind, 0))
     rest = (100.0 - CHECKPOINT_WEIGHT) / max(1, len(job.pushes))
     weights = tuple(CHECKPOINT_WEIGHT if kind is JobKind.CHECKPOINT else rest for kind, _ in kinds)
     return tuple(
@@ -115,24 +119,30 @@ def plan(job: Job) -> tuple[Step, ...]:
     )
 
 
-class Steps:
-    """Takes steps, by the ports it is given."""
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who does the work of the steps."""
 
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        shelf: Shelf,
-        pusher: Pusher,
-        fetcher: Fetcher,
-        analyst: Analyst,
-        importer: Importer,
-    ) -> None:
-        self._checkpointer = checkpointer
-        self._shelf = shelf
-        self._pusher = pusher
-        self._fetcher = fetcher
-        self._analyst = analyst
-        self._importer = importer
+    checkpointer: Checkpointer
+    shelf: Shelf
+    pusher: Pusher
+    fetcher: Fetcher
+    analyst: Analyst
+    importer: Importer
+    preparer: Preparer
+
+
+class Steps:
+    """Takes steps, by the workers it is given."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._checkpointer = workers.checkpointer
+        self._shelf = workers.shelf
+        self._pusher = workers.pusher
+        self._fetcher = workers.fetcher
+        self._analyst = workers.analyst
+        self._importer = workers.importer
+        self._preparer = workers.preparer
 
     async def take(self, step: Step, entry: Entry, *, begun: bool, report: Report) -> Gained:
         """Take ``step`` of ``entry``'s job and return what it gave, as changes to the entry.
@@ -161,6 +171,10 @@ class Steps:
             case JobKind.ANALYZE:
                 assert job.analyze is not None  # noqa: S101 - check() saw it
                 return {"report_json": await self._analyst.analyze(job.analyze, report)}
+            case JobKind.PREPARE if job.undo:
+                await self._preparer.undo(report)
+            case JobKind.PREPARE:
+                await self._preparer.prepare(report)
         return {}
 
     async def undo(self, step: Step, entry: Entry, report: Report) -> None:

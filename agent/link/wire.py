@@ -364,6 +364,7 @@ def _job(said: pb.StartJob) -> jobs.Job:
         ),
         analyze=_analyze(said.analyze) if said.HasField("analyze") else None,
         import_=_import(getattr(said, "import")) if said.HasField("import") else None,
+        undo=said.undo,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from agent import errors
 from agent.node import pods, probe, readiness
-from agent.node.facts import FoundPod, NodeFacts, NodeStatus, Readiness
+from agent.node.facts import FoundPod, NodeFacts, NodeStatus, Readiness, Reason
 from agent.node.vitals import Pulse
 from agent.runtimes import cri
 from agent.runtimes.commands import Host
@@ -34,21 +34,29 @@ class Counts:
 class Here:
     """The node that the agent is on. ``open`` it once; ``watch`` keeps what it knows fresh."""
 
-    def __init__(self, host: Host, cri_endpoint: str, pulse: Pulse) -> None:
+    def __init__(
+        self, host: Host, cri_endpoint: str, pulse: Pulse, kubelet: probe.Kubelet | None = None
+    ) -> None:
         self._host = host
+        self._kubelet = kubelet
         self._endpoint = cri_endpoint
         self._pulse = pulse
         self.counts: Callable[[], Counts] = lambda: Counts(0, 0, 0)  # may block shortly
         self._readiness = Readiness(NodeFacts())
+        self._noted: tuple[Reason, ...] = ()
 
     async def open(self) -> Readiness:
         """Probe the node and keep what was found."""
-        found = await take(self._host, self._endpoint)
+        found = await take(self._host, self._endpoint, self._kubelet)
         if found != self._readiness:
             for reason in found.reasons:
                 log.info("node: %s %s", reason.message, reason.remedy)
         self._readiness = found
         return found
+
+    def note(self, reason: Reason | None) -> None:
+        """Have ``reason`` among what the node lacks; None: it lacks nothing but what the probe finds."""
+        self._noted = (reason,) if reason else ()
 
     async def watch(self) -> None:
         """Probe again from time to time, and soon after the runtime or the wrapper changed."""
@@ -73,7 +81,9 @@ class Here:
         known = self._readiness
         return NodeStatus(
             taken_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            readiness=replace(known, reasons=known.reasons + readiness.disk_reasons(vitals)),
+            readiness=replace(
+                known, reasons=known.reasons + self._noted + readiness.disk_reasons(vitals)
+            ),
             vitals=vitals,
             running_jobs=counts.running_jobs,
             queued_jobs=counts.queued_jobs,
@@ -117,11 +127,11 @@ def socket_of(host: Host, cri_endpoint: str) -> str:
         return cri_endpoint.removeprefix("unix://") or cri.SOCKETS[0]
 
 
-async def take(host: Host, cri_endpoint: str) -> Readiness:
+async def take(host: Host, cri_endpoint: str, kubelet: probe.Kubelet | None) -> Readiness:
     """Probe ``host`` with the runtime that answers at ``cri_endpoint`` ("": the usual places)."""
     try:
         socket = cri.find_socket(host, cri_endpoint)
     except errors.Refused:
-        return await probe.take(host, None)
+        return await probe.take(host, None, kubelet)
     async with cri.Client(host, socket) as runtime:
-        return await probe.take(host, runtime)
+        return await probe.take(host, runtime, kubelet)

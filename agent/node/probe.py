@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 from agent import errors
 from agent.node import machine, readiness
 from agent.node.facts import NodeFacts, Readiness
-from agent.runtimes import commands, criu, pods, runc
+from agent.runtimes import commands, crio, criu, daemons, pods, runc
 from agent.runtimes.commands import Host
+from agent.runtimes.kubelet_errors import Gate
 
 OCI_RUNTIMES: Final = ("runc", "crun")
 _CALL_S: Final = 10.0
@@ -29,6 +30,13 @@ class Runtime(Protocol):
         """Its conditions and handlers."""
 
 
+class Kubelet(Protocol):
+    """The kubelet, as far as the probe asks it."""
+
+    async def gate(self) -> tuple[Gate, str]:
+        """Whether it takes checkpoints, and its own words."""
+
+
 @dataclass(frozen=True, slots=True)
 class _RuntimeAnswer:
     problem: str = ""
@@ -36,18 +44,22 @@ class _RuntimeAnswer:
     version: str = ""
     handlers: tuple[str, ...] = ()
     oci_runtime: str = ""
+    own_restore: bool | None = None
+    own_checkpoint: bool | None = None
 
 
-async def take(host: Host, runtime: Runtime | None) -> Readiness:
+async def take(host: Host, runtime: Runtime | None, asked: Kubelet | None) -> Readiness:
     """Probe the node; takes a second or so, and never fails: what is missing becomes a reason.
 
     Args:
         host: the node.
         runtime: its container runtime; None: no socket was found.
+        asked: its kubelet; None: it is not to be asked.
     """
     about = await asyncio.to_thread(machine.read, host)
     async with asyncio.TaskGroup() as group:
-        answer = group.create_task(_ask(runtime), name="probe: runtime")
+        answer = group.create_task(_ask(host, runtime), name="probe: runtime")
+        gate = group.create_task(_gate(asked), name="probe: checkpoint gate")
         versions = {
             name: group.create_task(_quietly(runc.version(host, name)), name=f"probe: {name}")
             for name in OCI_RUNTIMES
@@ -80,17 +92,28 @@ async def take(host: Host, runtime: Runtime | None) -> Readiness:
         handlers=answer.result().handlers,
         wrapper=os.access(host.path(readiness.WRAPPER), os.X_OK),
         is_root=os.geteuid() == 0,
+        gate=gate.result()[0],
+        gate_said=gate.result()[1],
+        own_restore=answer.result().own_restore,
+        own_checkpoint=answer.result().own_checkpoint,
     )
     return readiness.judge(facts, found)
 
 
-async def _ask(runtime: Runtime | None) -> _RuntimeAnswer:
+async def _gate(asked: Kubelet | None) -> tuple[Gate, str]:
+    return await asked.gate() if asked else (Gate.ABSENT, "")
+
+
+async def _ask(host: Host, runtime: Runtime | None) -> _RuntimeAnswer:
     if runtime is None:
         return _RuntimeAnswer(problem="No container runtime's socket is on this node.")
     try:
         version, status = await runtime.version(), await runtime.status()
     except errors.SnapError as failure:
         return _RuntimeAnswer(problem=failure.message)
+    own = crio.Ability(restores=_restores_by_create(status.info))
+    if version.name == "cri-o":
+        own = await crio.ability(host)
     down = [c for c in status.conditions if c.type == "RuntimeReady" and not c.ok]
     return _RuntimeAnswer(
         problem=f"The container runtime is not ready: {down[0].message}." if down else "",
@@ -98,7 +121,20 @@ async def _ask(runtime: Runtime | None) -> _RuntimeAnswer:
         version=version.version,
         handlers=status.handlers,
         oci_runtime=_configured(status.info),
+        own_restore=own.restores,
+        own_checkpoint=own.checkpoints,
     )
+
+
+def _restores_by_create(info: Mapping[str, Any]) -> bool | None:
+    """Whether containerd was told to restore images when it creates containers; None: it does not say.
+
+    Source: containerd's release notes of 2.2.7 and 2.3.4, enable_experimental_restore_via_create.
+    """
+    for key, value in _object(info.get("config")).items():
+        if key.replace("_", "").lower() == "enableexperimentalrestoreviacreate":
+            return bool(value)
+    return None
 
 
 def _configured(info: Mapping[str, Any]) -> str:
@@ -131,7 +167,10 @@ async def _features(host: Host) -> tuple[str, ...]:
 
 
 async def _kubelet_version(host: Host) -> str:
-    done = await commands.run(host, ["kubelet", "--version"], timeout_s=_CALL_S)
+    """Of the kubelet that runs, wherever its program lies, else of the one that is installed."""
+    running = await asyncio.to_thread(daemons.find, host, "kubelet")
+    program = f"/proc/{running.pid}/exe" if running else "kubelet"
+    done = await commands.run(host, [program, "--version"], timeout_s=_CALL_S)
     return done.text.removeprefix("Kubernetes v") if done.status == 0 else ""
 
 

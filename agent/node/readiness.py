@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.node.facts import NodeFacts, Readiness, Reason, Vitals
+from agent.runtimes.kubelet_errors import Gate
 
 HANDLER: Final = "snap"
 WRAPPER: Final = "/opt/snap/bin/snap-runc"
@@ -30,6 +31,10 @@ class Findings:
         handlers: the runtime handlers that are configured.
         wrapper: whether the OCI runtime wrapper is in its place.
         is_root: whether the agent may do its work at all.
+        gate: what the kubelet says to a checkpoint of a pod that can't be; and its own words.
+        own_restore: whether the runtime's own restore of images is set to work, as far as its
+            version leaves that open; None: it does not tell.
+        own_checkpoint: the same for its checkpoints.
     """
 
     runtime_problem: str
@@ -37,6 +42,10 @@ class Findings:
     handlers: tuple[str, ...]
     wrapper: bool
     is_root: bool
+    gate: Gate = Gate.ABSENT
+    gate_said: str = ""
+    own_restore: bool | None = None
+    own_checkpoint: bool | None = None
 
 
 def judge(facts: NodeFacts, found: Findings) -> Readiness:
@@ -52,12 +61,17 @@ def engines(facts: NodeFacts, found: Findings) -> tuple[str, ...]:
     if found.runtime_problem or found.criu_problem or not facts.criu_version:
         return ()
     usable = ["runc"] if facts.oci_runtime_version else []
-    version = numbers(facts.runtime_version)
-    if (facts.runtime == "containerd" and version >= _CONTAINERD_CHECKPOINTS) or (
-        facts.runtime == "cri-o" and version >= _CRIO_CHECKPOINTS
-    ):
-        usable.append("cri")
+    if _checkpoints(facts, found):
+        usable += ["kubelet", "cri"] if found.gate is Gate.ON else ["cri"]
     return tuple(usable)
+
+
+def _checkpoints(facts: NodeFacts, found: Findings) -> bool:
+    """Whether the container runtime takes checkpoints itself; the kubelet only asks it."""
+    least = {"containerd": _CONTAINERD_CHECKPOINTS, "cri-o": _CRIO_CHECKPOINTS}.get(facts.runtime)
+    if least is None or found.own_checkpoint is False:
+        return False
+    return numbers(facts.runtime_version) >= least
 
 
 def restore_drivers(facts: NodeFacts, found: Findings) -> tuple[str, ...]:
@@ -65,7 +79,7 @@ def restore_drivers(facts: NodeFacts, found: Findings) -> tuple[str, ...]:
     if found.runtime_problem or found.criu_problem or not facts.criu_version:
         return ()
     usable = ["runtime"] if found.wrapper and HANDLER in found.handlers else []
-    if facts.runtime == "containerd" and _restores_images(numbers(facts.runtime_version)):
+    if _restores_images(facts, found):
         usable.append("image")
     return tuple(usable)
 
@@ -88,6 +102,11 @@ def disk_reasons(vitals: Vitals) -> tuple[Reason, ...]:
             blocking=False,
         ),
     )
+
+
+def is_too_old(facts: NodeFacts) -> bool:
+    """Whether CRIU is older than this kernel needs. Source: CRIU 4.1 learned the vdso of Linux 6.11."""
+    return numbers(facts.criu_version) < (4, 1) and numbers(facts.kernel) >= (6, 11)
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -150,7 +169,64 @@ def _limiting(facts: NodeFacts, found: Findings) -> Iterator[Reason]:
             "Install it there with mode 0755.",
             blocking=False,
         )
+    yield from _of_the_kubelet(facts, found)
 
 
-def _restores_images(version: tuple[int, ...]) -> bool:
-    return (2, 1) <= version < (2, 2, 7) or (2, 3) <= version < (2, 3, 4)
+def _restores_images(facts: NodeFacts, found: Findings) -> bool:
+    """Whether the container runtime restores checkpoint images itself."""
+    version = numbers(facts.runtime_version)
+    if facts.runtime == "cri-o":
+        return version >= _CRIO_CHECKPOINTS and bool(found.own_restore)
+    if facts.runtime != "containerd":
+        return False
+    if (2, 1) <= version < (2, 2, 7) or (2, 3) <= version < (2, 3, 4):
+        return True
+    return (2, 2, 7) <= version < (2, 4) and bool(found.own_restore)
+
+
+def _of_the_kubelet(facts: NodeFacts, found: Findings) -> Iterator[Reason]:
+    """Why the kubelet can't be asked; a node without one lacks nothing."""
+    if not facts.kubelet_version and found.gate in (Gate.ABSENT, Gate.NO_TOKEN):
+        return
+    if told := _GATES.get(found.gate):
+        code, message, remedy = told
+        yield Reason(code, message.format(said=found.gate_said), remedy, blocking=False)
+
+
+_GATES: Final = {
+    Gate.OFF: (
+        "KubeletCheckpointOff",
+        "The kubelet takes no checkpoints, so engine kubelet can't be used.",
+        "Turn on the kubelet's feature gate ContainerCheckpoint (on by default from 1.30).",
+    ),
+    Gate.ABSENT: (
+        "KubeletSilent",
+        "The kubelet does not answer, so engine kubelet can't be used: {said}",
+        "Name its address in SNAP_KUBELET_URL; in a pod the agent needs hostNetwork.",
+    ),
+    Gate.NO_TOKEN: (
+        "KubeletNoToken",
+        "The agent has no service-account token for the kubelet, so engine kubelet can't be used.",
+        "Run the agent as the DaemonSet, or name a token's file in SNAP_KUBELET_TOKEN_FILE.",
+    ),
+    Gate.UNAUTHORIZED: (
+        "KubeletUnauthorized",
+        "The kubelet does not know the agent's token, so engine kubelet can't be used.",
+        "Let the kubelet ask the API server about tokens (authentication.webhook.enabled: true).",
+    ),
+    Gate.FORBIDDEN: (
+        "KubeletForbidden",
+        "The kubelet refuses checkpoints to the agent's service account: {said}",
+        "Grant it create on nodes/checkpoint (never nodes/proxy).",
+    ),
+    Gate.UNTRUSTED: (
+        "KubeletUntrusted",
+        "The kubelet's certificate is not one that the agent trusts: {said}",
+        "Name its CA in SNAP_KUBELET_CA_FILE, or have the cluster sign it (serverTLSBootstrap).",
+    ),
+    Gate.ODD: (
+        "KubeletUnclear",
+        "The kubelet's answer is not understood, so engine kubelet is not used: {said}",
+        "Look at SNAP_KUBELET_URL: it must be the kubelet's own HTTPS port.",
+    ),
+}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent import errors
 from agent.formats import core_images, digest, fingerprint, layout, template
@@ -30,7 +30,7 @@ from agent.restore.inbox import Answer, Request
 from agent.restore.ledger import Ledger
 from agent.restore.ports import Credentials, Fetcher, Pods
 from agent.restore.undoing import UndoList
-from agent.runtimes import pods
+from agent.runtimes import addresses, pods
 from agent.runtimes.commands import Host
 
 # From the request's own time. The wrapper waits 20 s: 5 s stay for a node that is slow to go on.
@@ -226,6 +226,7 @@ class Decider:
     ) -> Answer:
         new, kind = wanted.new, _runtime_kind(wanted.request.runtime)
         old = await asyncio.to_thread(self._checked, parts, new, kind, image_digests)
+        await self._check_addresses(old.fingerprint.addresses, new.spec)
         work = preparation.Preparation(self.host, self.ledger, new, old, deadline)
         try:
             asides = await asyncio.to_thread(work.run)
@@ -256,10 +257,25 @@ class Decider:
             mode_reason=how.reason,
             images=self._on_node(parts / layout.CHECKPOINT_DIR),
             work=new.work,
-            uts=rootfs.uts_namespace(new.spec),
+            uts=rootfs.namespace(new.spec, "uts"),
             memory_bytes=old.memory_bytes,
             asides=asides,
         )
+
+    async def _check_addresses(self, wanted: tuple[str, ...], spec: dict[str, Any]) -> None:
+        """CRIU would fail at a socket that is bound to an address which this pod has not."""
+        if not wanted:
+            return
+        try:
+            there = await addresses.of_namespace(self.host, rootfs.namespace(spec, "network"))
+        except errors.SnapError as cause:
+            raise StartCold("unfit", f"Not restored: {cause.message}", cause.details) from cause
+        if missing := sorted(set(wanted) - there):
+            raise StartCold(
+                "address",
+                f"Not restored: it listens at {missing[0]}, an address of the old pod that this one "
+                "has not; have it listen at any address (0.0.0.0, ::).",
+            )
 
     def _on_node(self, path: Path) -> str:
         return f"/{path.relative_to(self.host.root)}"

@@ -57,9 +57,9 @@ async def refresh(host: Host, bundle: str, spec: dict[str, Any]) -> None:
     done.check(f"The container's root {mounted} can't be read anew.")
 
 
-def uts_namespace(spec: dict[str, Any]) -> str:
-    """The path of the pod's UTS namespace; "" when the container has the node's or one of its own."""
-    for namespace in (spec.get("linux") or {}).get("namespaces") or ():
-        if namespace.get("type") == "uts":
-            return str(namespace.get("path") or "")
+def namespace(spec: dict[str, Any], kind: str) -> str:
+    """The path of the pod's namespace of a kind; "" when the container has the node's or one of its own."""
+    for one in (spec.get("linux") or {}).get("namespaces") or ():
+        if one.get("type") == kind:
+            return str(one.get("path") or "")
     return ""

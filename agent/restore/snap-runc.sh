@@ -4,7 +4,7 @@
 # stdin, stdout and stderr belong to the container: `restore` must get them as they are, and nothing may write there.
 case ${0##*/} in *crun*) real=crun ;; *) real=runc ;; esac
 if [ -r "$0.real" ]; then read -r real <"$0.real"; fi # where the runtime is not in the usual places
-PATH=${PATH:-/usr/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=/opt/snap/bin:${PATH:-/usr/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 run=/run/snap
 

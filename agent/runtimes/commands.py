@@ -13,12 +13,15 @@ from typing import Any, Final
 
 from agent import errors
 
-PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# first what was installed for us: a CRIU for nodes that have none, or one that is too old
+PATH: Final = "/opt/snap/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TAIL_BYTES: Final = 16 << 10
 STDOUT_BYTES: Final = (
     64 << 20
 )  # more than any tool has to say; a runaway one must not eat the agent
 _REAP_S: Final = 5.0
+_NO_LINKS: Final = ("/proc/", "/sys/")  # the kernel's own links lead where they should
+_MOST_LINKS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,30 @@ class Host:
     prefix: tuple[str, ...] = ()
 
     def path(self, absolute: str | os.PathLike[str]) -> Path:
-        """Where the node's path ``absolute`` is found from here."""
-        return self.root / os.fspath(absolute).lstrip("/")
+        """Where the node's path ``absolute`` is found from here.
+
+        From a pod, links to absolute paths on the way there (``/var/run`` often is one) are followed
+        as the node would; what they name would be looked for in the pod otherwise.
+        """
+        found = self.root / os.fspath(absolute).lstrip("/")
+        if self.root == Path("/") or os.fspath(absolute).startswith(_NO_LINKS):
+            return found
+        return self._followed(found)
+
+    def _followed(self, path: Path) -> Path:
+        for _ in range(_MOST_LINKS):
+            for parent in reversed(path.relative_to(self.root).parents):
+                try:
+                    target = (self.root / parent).readlink()
+                except OSError:  # no link, or not there
+                    continue
+                if target.is_absolute():
+                    rest = path.relative_to(self.root / parent)
+                    path = self.root / target.relative_to("/") / rest
+                    break
+            else:
+                break
+        return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ Source: proc(5).
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
+import sys
 from collections.abc import Iterable
 
 from agent.runtimes.commands import Host
@@ -31,6 +34,48 @@ def has_io_uring(host: Host, pids: Iterable[int]) -> bool:
 def has_sysv_memory(host: Host, pids: Iterable[int]) -> bool:
     """Whether one of ``pids`` has a System V shared memory segment attached."""
     return any("/SYSV" in line for pid in pids for line in _lines(host, pid, "maps"))
+
+
+def used_paths(host: Host, pids: Iterable[int]) -> frozenset[str]:
+    """The files that ``pids`` have open or mapped, and their working folders, by their own names."""
+    found = set()
+    for pid in pids:
+        found.update(_open_files(host, pid))
+        for line in _lines(host, pid, "maps"):
+            found.update(line.split(maxsplit=5)[5:])
+        with contextlib.suppress(OSError):
+            found.add(str(host.path(f"/proc/{pid}/cwd").readlink()))
+    return frozenset(path for path in found if path.startswith("/"))
+
+
+def bound_addresses(host: Host, pids: Iterable[int]) -> frozenset[str]:
+    """The addresses, other than loopback and "any", at which ``pids`` listen or take datagrams.
+
+    Source: proc(5), /proc/<pid>/net/tcp and udp: hexadecimal words in the machine's order; state 0A listens.
+    """
+    pids = tuple(pids)
+    sockets = {
+        file for pid in pids for file in _open_files(host, pid) if file.startswith("socket:[")
+    }
+    found = set()
+    for kind in ("tcp", "tcp6", "udp", "udp6"):
+        for line in _lines(host, pids[0], f"net/{kind}")[1:] if pids else ():
+            fields = line.split()
+            listens = kind.startswith("udp") or fields[3] == "0A"
+            if listens and f"socket:[{fields[9]}]" in sockets:
+                found.add(_address(fields[1].partition(":")[0]))
+    return frozenset(
+        str(one) for one in found if not (one.is_loopback or one.is_unspecified or one.is_multicast)
+    )
+
+
+def _address(words: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    ordered = [bytes.fromhex(words[at : at + 8]) for at in range(0, len(words), 8)]
+    if sys.byteorder == "little":
+        ordered = [word[::-1] for word in ordered]
+    address = ipaddress.ip_address(b"".join(ordered))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def namespace(host: Host, pid: int | str, kind: str) -> str:

@@ -11,9 +11,10 @@ from typing import Final
 
 from deploy.devnode.instance import Instance
 
+CONFIG: Final = "/etc/containerd/config.toml"
 WRAPPER: Final = "/opt/snap/bin/snap-runc"
 CA: Final = "etc/snap-devnode-ca.crt"
-SERVICE: Final = "exec containerd --config /etc/containerd/config.toml"
+SERVICE: Final = f"exec containerd --config {CONFIG}"
 
 _CONFIG: Final = """\
 version = 3
@@ -37,6 +38,8 @@ state = "/run/containerd"
     default_runtime_name = "runc"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+"""
+_HANDLER: Final = """\
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.snap]
       runtime_type = "io.containerd.runc.v2"
       pod_annotations = ["snap.weaversoft.io/*"]
@@ -46,10 +49,15 @@ state = "/run/containerd"
 """
 
 
+def config(instance: Instance, *, handler: bool = True) -> str:
+    """The main file, with the handler ``snap`` or as a node has it that nobody prepared."""
+    text = _CONFIG.format(pause=f"{instance.base_registry}/pause:latest")
+    return text + (_HANDLER.format(wrapper=WRAPPER) if handler else "")
+
+
 def files(instance: Instance, node: int, ca: Path) -> dict[str, str]:
     """containerd's, CNI's and the trust store's files for ``node`` by path."""
-    config = _CONFIG.format(pause=f"{instance.base_registry}/pause:latest", wrapper=WRAPPER)
-    made = {"etc/containerd/config.toml": config, CA: ca.read_text()}
+    made = {CONFIG.lstrip("/"): config(instance), CA: ca.read_text()}
     for registry in (instance.base_registry, instance.checkpoint_registry):
         hosts = f'server = "https://{registry}"\n[host."https://{registry}"]\n  ca = "/{CA}"\n'
         made[f"etc/containerd/certs.d/{registry}/hosts.toml"] = hosts

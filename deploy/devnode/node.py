@@ -145,6 +145,37 @@ class Node:
         """``kill -9`` containerd; the node's init starts it again."""
         self.run(["pkill", "-9", "-x", "containerd"], check=False)
 
+    def make_bare(self) -> None:
+        """Have the node as one that nobody prepared: no handler ``snap``, nothing below /opt/snap/bin."""
+        for entry in self.host_path("/opt/snap/bin").iterdir():
+            entry.unlink()
+        self.configure(containerd.config(self.instance, handler=False))
+
+    def equip(self) -> None:
+        """Undo ``make_bare``."""
+        self.refresh()
+        self.configure(containerd.config(self.instance))
+
+    def configure(self, config: str) -> None:
+        """Start containerd anew with ``config``; its containers live on.
+
+        Raises:
+            processes.NotReady: it did not come back.
+        """
+        self.host_path(containerd.CONFIG).write_text(config)
+        before = self.containerd_pid()
+        self.kill_containerd()
+        processes.wait_until(
+            lambda: self.containerd_pid() not in ("", before) and _accepts(self.cri_socket),
+            f"containerd on {self.name}",
+            timeout_s=40,
+            log=self.log,
+        )
+
+    def containerd_pid(self) -> str:
+        """The pid that containerd has on the node; empty while there is none."""
+        return self.run(["pgrep", "-o", "-x", "containerd"], check=False).stdout.strip()
+
     def refresh(self) -> None:
         """Copy the agent's helpers of the checkout into the node again."""
         _install_helpers(self.root)

@@ -23,11 +23,12 @@ CALL_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder of the node inside the container."""
+    """A folder of the node inside the container; ``follows``: what the node mounts there later, too."""
 
     host_path: str
     container_path: str
     readonly: bool = False
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,7 @@ class Pods:
         linux.cgroup_parent = linux.cgroup_parent or f"{self.node.pod_cgroup}/pod{uid}"
         if not linux.security_context.HasField("namespace_options"):
             linux.security_context.namespace_options.pid = cri.CONTAINER  # a kubelet's default
+        own_name = linux.security_context.namespace_options.network != cri.NODE
         metadata = cri.PodSandboxMetadata(name=spec.name, uid=uid, namespace=spec.namespace)
         labels = {
             **spec.labels,
@@ -240,7 +242,7 @@ class Pods:
         }
         return cri.PodSandboxConfig(
             metadata=metadata,
-            hostname=spec.name,
+            hostname=spec.name if own_name else "",
             log_directory=_runtime_path(spec, uid),
             labels=labels,
             annotations=dict(spec.annotations),
@@ -249,7 +251,14 @@ class Pods:
 
     def _container(self, spec: PodSpec) -> cri.ContainerConfig:
         mounts = [
-            cri.Mount(host_path=m.host_path, container_path=m.container_path, readonly=m.readonly)
+            cri.Mount(
+                host_path=m.host_path,
+                container_path=m.container_path,
+                readonly=m.readonly,
+                propagation=cri.PROPAGATION_HOST_TO_CONTAINER
+                if m.follows
+                else cri.PROPAGATION_PRIVATE,
+            )
             for m in spec.mounts
         ]
         labels = {

@@ -14,17 +14,7 @@ from agent.link.uploads import Uploads
 from agent.node import here
 from agent.node.vitals import Pulse
 from agent.runtimes.commands import Host
-from tests.fakes.workshop import (
-    FakeAnalyst,
-    FakeArchives,
-    FakeCheckpointer,
-    FakeFetcher,
-    FakeImporter,
-    FakePusher,
-    FakeShelf,
-    FakeTrust,
-    Workshop,
-)
+from tests.fakes.workshop import FakeArchives, FakeTrust, Workshop, workers
 
 
 def main() -> None:
@@ -41,12 +31,7 @@ def _equipment(given: settings.Settings, shop: Workshop) -> Equipment:
         return here.Here(Host(), "", Pulse(given.data_dir))
 
     return Equipment(
-        checkpointer=FakeCheckpointer(shop),
-        shelf=FakeShelf(shop),
-        pusher=FakePusher(shop),
-        fetcher=FakeFetcher(shop),
-        analyst=FakeAnalyst(shop),
-        importer=FakeImporter(shop),
+        workers=workers(shop),
         uploads=Uploads(),
         archives=FakeArchives({}),
         trust=FakeTrust(),

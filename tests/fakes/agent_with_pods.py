@@ -15,17 +15,7 @@ from agent.node import here
 from agent.node.facts import FoundPod, PodContainer
 from agent.node.vitals import Pulse
 from agent.runtimes.commands import Host
-from tests.fakes.workshop import (
-    FakeAnalyst,
-    FakeArchives,
-    FakeCheckpointer,
-    FakeFetcher,
-    FakeImporter,
-    FakePusher,
-    FakeShelf,
-    FakeTrust,
-    Workshop,
-)
+from tests.fakes.workshop import FakeArchives, FakeTrust, Workshop, workers
 
 ARCHIVE = bytes(range(256)) * 40_000
 
@@ -63,12 +53,7 @@ def main() -> None:
         return WithPods(Host(), "", Pulse(given.data_dir))
 
     equipment = Equipment(
-        checkpointer=FakeCheckpointer(shop),
-        shelf=FakeShelf(shop),
-        pusher=FakePusher(shop),
-        fetcher=FakeFetcher(shop),
-        analyst=FakeAnalyst(shop),
-        importer=FakeImporter(shop),
+        workers=workers(shop),
         uploads=Uploads(),
         archives=AnyArchive({}),
         trust=FakeTrust(),

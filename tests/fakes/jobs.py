@@ -29,15 +29,7 @@ from agent.jobs.ledger import Ledger
 from agent.jobs.outbox import Outbox
 from agent.jobs.runner import Runner
 from agent.jobs.steps import Steps
-from tests.fakes.workshop import (
-    FakeAnalyst,
-    FakeCheckpointer,
-    FakeFetcher,
-    FakeImporter,
-    FakePusher,
-    FakeShelf,
-    Workshop,
-)
+from tests.fakes.workshop import Workshop, workers
 
 REGISTRY = RegistryAccess("registry.test:5000", "robot", "s3cret-password")
 
@@ -106,14 +98,7 @@ async def an_agent(folder: Path, dumps: int = 2) -> AsyncIterator[Agent]:
     shop = Workshop(folder)
     journal = Journal(folder / "jobs")
     outbox = Outbox(journal)
-    steps = Steps(
-        FakeCheckpointer(shop),
-        FakeShelf(shop),
-        FakePusher(shop),
-        FakeFetcher(shop),
-        FakeAnalyst(shop),
-        FakeImporter(shop),
-    )
+    steps = Steps(workers(shop))
     sizes = {lanes.Lane.TRANSFER: 2, lanes.Lane.ANALYSIS: 1, lanes.Lane.LIGHT: 4}
     turns = lanes.Lanes({lanes.Lane.DUMP: dumps, **sizes})
     runner = Runner(Ledger(journal), steps, outbox, turns)

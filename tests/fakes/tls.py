@@ -21,8 +21,8 @@ class Certificates:
     key: bytes
 
 
-def make(address: str = "127.0.0.1") -> Certificates:
-    """A CA and a server certificate for ``address``."""
+def make(address: str = "127.0.0.1", name: str = "localhost") -> Certificates:
+    """A CA and a server certificate for ``address`` and ``name``."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
     ca = (
@@ -31,7 +31,7 @@ def make(address: str = "127.0.0.1") -> Certificates:
         .sign(ca_key, hashes.SHA256())
     )
     names = x509.SubjectAlternativeName(
-        [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
+        [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName(name)]
     )
     leaf_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "control plane")])
     leaf = (

@@ -25,6 +25,7 @@ from agent.formats.jobs import (
     PushSpec,
     Report,
 )
+from agent.jobs.steps import Workers
 from agent.link.frames import GrantNews, PullAccessNews
 
 MIB = 1 << 20
@@ -198,6 +199,35 @@ class FakeImporter:
         report(Progress(50.0, "Taking the archive in"))
         (self.shop.folder / spec.checkpoint_id).mkdir(exist_ok=True)
         self.shop.note(f"import done {spec.checkpoint_id}")
+
+
+@dataclass(frozen=True)
+class FakePreparer:
+    """Preparations are notes."""
+
+    shop: Workshop
+
+    async def prepare(self, report: Report) -> None:
+        await self.shop.passed("prepare")
+        report(Progress(50.0, "Installing the runtime wrapper"))
+        self.shop.note("prepare done")
+
+    async def undo(self, report: Report) -> None:
+        await self.shop.passed("undo")
+        self.shop.note("undo done")
+
+
+def workers(shop: Workshop) -> Workers:
+    """All of them."""
+    return Workers(
+        checkpointer=FakeCheckpointer(shop),
+        shelf=FakeShelf(shop),
+        pusher=FakePusher(shop),
+        fetcher=FakeFetcher(shop),
+        analyst=FakeAnalyst(shop),
+        importer=FakeImporter(shop),
+        preparer=FakePreparer(shop),
+    )
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,10 @@ def state_files(pod: Pod) -> list[str]:
     )
 
 
-def volume(pods: Pods, uid: str, name: str, container_path: str) -> Mount:
-    """An emptyDir as a kubelet lays it out."""
-    path = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/{name}"
+def volume(
+    pods: Pods, uid: str, name: str, container_path: str, plugin: str = "empty-dir"
+) -> Mount:
+    """A volume of the pod's own as a kubelet lays it out."""
+    path = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~{plugin}/{name}"
     pods.node.host_path(path).mkdir(parents=True, exist_ok=True)
     return Mount(path, container_path)

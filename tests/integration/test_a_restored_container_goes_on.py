@@ -83,6 +83,56 @@ def test_a_restored_container_is_checkpointed_again(
     assert numbers(third)[0] >= saved.last - 5
 
 
+def test_an_open_file_of_a_config_map_keeps_its_old_content(
+    deployed: Deployment, pods1: Pods, pods2: Pods
+) -> None:
+    script = """
+    exec 3</config/color
+    n=0; while :; do n=$((n + 1)); echo "n $n"; [ ! -e /tmp/tell ] || break; sleep 0.1; done
+    read -r old <&3; read -r new </config/color; echo "$old then $new"; sleep 600
+    """
+    spec = replace(COUNTING, command=("/bin/sh", "-c", script))
+    mounts = []
+    for pods, date, color in ((pods1, "..2026_01", "red"), (pods2, "..2026_02", "blue")):
+        uid = str(uuid.uuid4())
+        mount = volume(pods, uid, "colors", "/config", plugin="configmap")
+        folder = pods.node.host_path(mount.host_path)
+        (folder / date).mkdir()
+        (folder / date / "color").write_text(f"{color}\n")
+        (folder / "..data").symlink_to(date)
+        (folder / "color").symlink_to("..data/color")
+        mounts.append((uid, (replace(mount, readonly=True),)))
+    first = pods1.run(replace(spec, uid=mounts[0][0], mounts=mounts[0][1]))
+    wait_for(lambda: len(numbers(first)) > 3)
+    saved = save(deployed, first, "config-map")
+    uid, mine = mounts[1]
+    second = pods2.run(restoring(spec, saved.image, uid=uid, mounts=mine))
+    said = outcome(deployed, second)
+    assert said["action"] == "restored", said
+    pods2.exec(second, "sh", "-c", ": >/tmp/tell")
+    wait_for(lambda: "red then blue" in second.lines())
+
+
+def test_a_socket_at_the_pods_own_address_starts_cold_and_says_so(
+    deployed: Deployment, pods1: Pods, pods2: Pods
+) -> None:
+    script = """
+    mine=$(ip -4 -o addr show eth0 | tr / ' ' | tr -s ' ' | cut -d ' ' -f 4)
+    redis-server --bind "$mine" --protected-mode no --save '' >/dev/null &
+    until redis-cli -h "$mine" ping; do sleep 0.1; done
+    n=0; while :; do n=$((n + 1)); echo "n $n"; sleep 0.1; done
+    """
+    spec = replace(COUNTING, image="redis", command=("/bin/sh", "-c", script))
+    first = pods1.run(spec)
+    wait_for(lambda: len(numbers(first)) > 3)
+    saved = save(deployed, first, "bound")
+    second = pods2.run(restoring(spec, saved.image))
+    said = outcome(deployed, second)
+    assert (said["action"], said["code"]) == ("cold", "address"), said
+    assert "any address" in said["reason"]
+    wait_for(lambda: numbers(second)[:1] == [1])
+
+
 def test_volumes_and_shared_memory_come_along(
     deployed: Deployment, pods1: Pods, pods2: Pods
 ) -> None:

@@ -122,7 +122,7 @@ async def test_a_failed_push_still_gives_its_checkpoint(tmp_path: Path) -> None:
     assert [one.checkpoint_id for one in update.result.checkpoints] == ["CP1"]
 
 
-@pytest.mark.parametrize("kind", [JobKind.PREPARE, JobKind.RESTORE])
+@pytest.mark.parametrize("kind", [JobKind.RESTORE])
 async def test_what_this_version_cannot_do_is_refused(tmp_path: Path, kind: JobKind) -> None:
     async with an_agent(tmp_path) as agent:
         await agent.runner.start(a_job(kind))

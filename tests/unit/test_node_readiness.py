@@ -9,6 +9,8 @@ import pytest
 from agent.node import readiness, table
 from agent.node.facts import NodeFacts, Vitals
 from agent.node.readiness import Findings
+from agent.runtimes import crio
+from agent.runtimes.kubelet_errors import Gate
 
 FACTS = NodeFacts(
     runtime="containerd",
@@ -64,6 +66,82 @@ def test_what_only_limits_leaves_the_node_ready(
     assert judged.ready
     assert [reason.code for reason in judged.reasons] == [code]
     assert judged.facts.restore_drivers == drivers
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        (Gate.OFF, "KubeletCheckpointOff"),
+        (Gate.ABSENT, "KubeletSilent"),
+        (Gate.NO_TOKEN, "KubeletNoToken"),
+        (Gate.UNAUTHORIZED, "KubeletUnauthorized"),
+        (Gate.FORBIDDEN, "KubeletForbidden"),
+        (Gate.UNTRUSTED, "KubeletUntrusted"),
+        (Gate.ODD, "KubeletUnclear"),
+    ],
+)
+def test_a_kubelet_that_can_not_be_asked_is_said_and_limits_only(gate: Gate, code: str) -> None:
+    facts = replace(FACTS, kubelet_version="1.37.2")
+    judged = readiness.judge(facts, replace(FOUND, gate=gate, gate_said="its words"))
+    assert judged.ready
+    assert judged.facts.engines == ("runc", "cri")
+    (reason,) = judged.reasons
+    assert reason.code == code
+    assert reason.remedy
+    assert "{" not in reason.message
+
+
+def test_a_kubelet_that_takes_checkpoints_is_asked_before_the_runtime() -> None:
+    judged = readiness.judge(FACTS, replace(FOUND, gate=Gate.ON))
+    assert judged.facts.engines == ("runc", "kubelet", "cri")
+    assert judged.reasons == ()
+
+
+@pytest.mark.parametrize("gate", [Gate.ABSENT, Gate.NO_TOKEN])
+def test_a_node_without_kubernetes_lacks_no_kubelet(gate: Gate) -> None:
+    assert readiness.judge(FACTS, replace(FOUND, gate=gate)).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "engines", "drivers"),
+    [
+        (
+            '[crio.checkpoint_restore]\ncontainer_level_enabled = "checkpoint_restore"',
+            ("runc", "cri"),
+            ("runtime", "image"),
+        ),
+        (
+            '[crio.checkpoint_restore]\ncontainer_level_enabled = "checkpoint_only"',
+            ("runc", "cri"),
+            ("runtime",),
+        ),
+        (
+            '[crio.checkpoint_restore]\ncontainer_level_enabled = "none"',
+            ("runc",),
+            ("runtime",),
+        ),
+        ("[crio.runtime]\nenable_criu_support = true", ("runc", "cri"), ("runtime", "image")),
+        ("[crio.runtime]\nenable_criu_support = false", ("runc",), ("runtime",)),
+        ("", ("runc", "cri"), ("runtime",)),
+    ],
+    ids=["restores", "checkpoints", "nothing", "older", "older, off", "silent"],
+)
+def test_crios_own_checkpoints_and_restores_depend_on_its_settings(
+    text: str, engines: tuple[str, ...], drivers: tuple[str, ...]
+) -> None:
+    own = crio.of_config(text)
+    found = replace(FOUND, own_restore=own.restores, own_checkpoint=own.checkpoints)
+    facts = replace(FACTS, runtime="cri-o", runtime_version="1.34.0")
+    judged = readiness.judge(facts, found)
+    assert judged.facts.engines == engines
+    assert judged.facts.restore_drivers == drivers
+
+
+@pytest.mark.parametrize("version", ["2.2.7", "2.3.7"])
+def test_a_containerd_that_was_told_to_restores_images(version: str) -> None:
+    facts = replace(FACTS, runtime_version=version)
+    judged = readiness.judge(facts, replace(FOUND, own_restore=True))
+    assert judged.facts.restore_drivers == ("runtime", "image")
 
 
 @pytest.mark.parametrize(

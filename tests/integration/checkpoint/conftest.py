@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pytest
 
+from agent import errors
 from agent.checkpoint.service import CheckpointService, Ports
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import (
@@ -25,10 +26,11 @@ from agent.formats.jobs import (
     JobId,
     Progress,
 )
-from agent.runtimes import cri, pods, runc
+from agent.runtimes import cri, kubelet, pods, runc
 from agent.runtimes.commands import Host
 from deploy.devnode.node import Node
 from deploy.devnode.pods import Pods
+from tests.fakes import kubelet as fakes
 
 DATA: Final = "/var/lib/snap-checks"
 _numbers = itertools.count(1)
@@ -42,6 +44,7 @@ FACTS: Any = SimpleNamespace(
     runtime_version="2.1.9",
     cgroup_version="v1",
     cpu_features=("sse2",),
+    engines=("runc", "kubelet", "cri"),
 )
 
 
@@ -66,6 +69,35 @@ class Pod:
         return int(seen[-1].split()[1]) if seen else 0
 
 
+class NodeKubelet(fakes.Kubelet):
+    """A kubelet in front of the node's real container runtime."""
+
+    def __init__(self, host: Host, runtime: cri.Client) -> None:
+        super().__init__(checkpoint=self._ask)
+        self._runtime = runtime
+        self._ids: dict[tuple[str, str], str] = {}
+        self.folder = host.path(kubelet.FOLDER)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def knows(self, pod: str, containers: dict[str, str]) -> None:
+        """A pod of the namespace default is there."""
+        self.pods = {**self.pods, ("default", pod): tuple(containers)}
+        self._ids |= {(pod, name): one for name, one in containers.items()}
+
+    async def _ask(self, namespace: str, pod: str, container: str, timeout_s: int) -> str:
+        location = f"{kubelet.FOLDER}/{fakes.archive_name(namespace, pod, container)}"
+        try:
+            await self._runtime.checkpoint_container(self._ids[pod, container], location, timeout_s)
+        except errors.SnapError as failure:
+            raise RuntimeError(failure.details) from failure
+        return location
+
+    @property
+    def archives(self) -> list[str]:
+        """What lies in its folder."""
+        return [path.name for path in self.folder.iterdir()]
+
+
 @dataclass
 class Workbench:
     """A node, its CRI, and a checkpoint service with a data folder of its own."""
@@ -76,11 +108,12 @@ class Workbench:
     shelf: Shelf
     service: CheckpointService
     image_name: Callable[[str], str]
+    kubelet: NodeKubelet
     made: list[str] = field(default_factory=list)
 
     def another_service(self) -> CheckpointService:
         """What a new agent would start with: nothing but the disk."""
-        ports = Ports(self.host, DATA, self.runtime, lambda: FACTS, self.shelf)
+        ports = self.service._ports
         self.service = CheckpointService(ports)
         return self.service
 
@@ -108,6 +141,7 @@ class Workbench:
             ids[one] = await self.runtime.create(sandbox, spec, made)
             await self.runtime.start(ids[one])
         logs = {n: self.host.path(f"{spec.log_directory}/{n}.log") for n in names}
+        self.kubelet.knows(name, ids)
         return Pod(name, sandbox, ids, logs)
 
     async def hog(self, mib: int = 320) -> Pod:
@@ -168,13 +202,18 @@ def spec_of(pod: Pod, **options: Any) -> CheckpointSpec:
 
 
 @pytest.fixture
-async def bench(node1: Node, pods1: Pods) -> AsyncIterator[Workbench]:
+async def bench(node1: Node, pods1: Pods, tmp_path: Path) -> AsyncIterator[Workbench]:
     """The service on node 1; pods and data are gone afterwards."""
     host = Host(node1.root, tuple(node1.argv([])))
-    async with cri.Client(host, cri.find_socket(host)) as runtime:
+    async with (
+        cri.Client(host, cri.find_socket(host)) as runtime,
+        fakes.serving(NodeKubelet(host, runtime), tmp_path, node1.name) as served,
+    ):
         shelf = Shelf(host, DATA)
-        service = CheckpointService(Ports(host, DATA, runtime, lambda: FACTS, shelf))
-        made = Workbench(node1, host, runtime, shelf, service, pods1.image_name)
+        asked = kubelet.Access(served.url, node1.name, lambda: "good", (served.ca_file,))
+        ports = Ports(host, DATA, runtime, lambda: FACTS, shelf, kubelet=kubelet.Kubelet(asked))
+        service = CheckpointService(ports)
+        made = Workbench(node1, host, runtime, shelf, service, pods1.image_name, served)
         yield made
         for sandbox in made.made:
             await runtime.stop_sandbox(sandbox)

@@ -77,7 +77,7 @@ async def begin_alone(bench: Workbench, pod: Pod) -> tuple[JobId, CheckpointSpec
     """What an agent leaves that dies in the window: its notes, and the script that runs on."""
     job, spec = JobId(new_job()), spec_of(pod)
     inspected = await bench.service._inspect(spec)
-    dump = service._dump(job, spec, inspected)
+    dump = service._dump(job, spec, inspected, "runc")
     folder = Folder(bench.host, DATA, job)
     await bench.service._begin(folder, dump, inspected)
     await window._begin(folder)

@@ -30,8 +30,9 @@ async def counter(bench: Workbench) -> Pod:
         ({"names": ("sidecar",)}, errors.CONTAINER_NOT_FOUND, "it has: app"),
         ({"names": ()}, errors.VALIDATION_ERROR, "no container"),
         ({"names": ("app", "app")}, errors.VALIDATION_ERROR, "twice"),
-        ({"engine": "kubelet"}, errors.CHECKPOINT_REFUSED, "use auto"),
+        ({"engine": "other"}, errors.CHECKPOINT_REFUSED, "use auto"),
         ({"engine": "cri", "leave_running": False}, errors.CHECKPOINT_REFUSED, "engine runc"),
+        ({"engine": "kubelet", "leave_running": False}, errors.CHECKPOINT_REFUSED, "runc"),
     ],
 )
 async def test_what_was_asked_for(
