@@ -38,11 +38,11 @@ class Daemon:
 
 def find(host: Host, name: str) -> Daemon | None:
     """The daemon ``name`` of the node itself, not one inside a container. Blocks, shortly."""
-    ours = processes.namespace(host, 1, "mnt")
+    ours = processes.namespace(host, 1, "pid")  # a service may have mounts of its own
     found = [
         _daemon(host, pid)
         for pid, comm in _commands(host)
-        if comm == name and processes.namespace(host, pid, "mnt") == ours
+        if comm == name and processes.namespace(host, pid, "pid") == ours
     ]
     return min(found, key=lambda one: one.pid) if found else None
 
