@@ -38,8 +38,10 @@ class Daemon:
 
     def kill(self) -> None:
         """``kill -9``; ``start`` brings it back with what it had stored."""
-        self._signal(signal.SIGKILL)
-        processes.wait_until(self._is_gone, f"killing {self.name}", timeout_s=10)
+        if self.is_running:
+            pid, started = self._seen()
+            os.kill(pid, signal.SIGKILL)
+            processes.wait_gone(pid, started)
 
     def pause(self) -> None:
         """Stop it in its tracks: its connections stay and nobody answers."""
@@ -52,19 +54,18 @@ class Daemon:
     @property
     def is_running(self) -> bool:
         """Whether its process is there."""
+        return processes.is_running(*self._seen())
+
+    def _seen(self) -> tuple[int, str]:
         try:
             seen = json.loads(self._record.read_text())
         except FileNotFoundError:
-            return False
-        return processes.is_running(seen["pid"], seen["started"])
-
-    def _is_gone(self) -> bool:
-        processes.reap()
-        return not self.is_running
+            return 0, ""
+        return seen["pid"], seen["started"]
 
     def _signal(self, number: signal.Signals) -> None:
         if self.is_running:
-            os.kill(json.loads(self._record.read_text())["pid"], number)
+            os.kill(self._seen()[0], number)
 
 
 def _environment() -> dict[str, str]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass, field
+import subprocess
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Final
 
 from deploy.devcluster.toolchain import Go
+from deploy.devnode.rootfs import LEASHED
 
 LIBRARIES: Final = "k8s.io/"
 
@@ -30,6 +32,7 @@ class Recipe:
         tags: build tags.
         stamps: variables that carry the version, ``{version}`` filled in.
         cgo: whether it needs a C compiler, with the libraries it names.
+        c_programs: folders of C sources below the module by the program that each one makes.
     """
 
     name: str
@@ -40,11 +43,13 @@ class Recipe:
     stamps: tuple[str, ...] = ()
     source: str = ""
     cgo: bool = False
+    c_programs: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> list[str]:
         """Changes when what is built would."""
-        return [repr(self)]
+        told = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        return [f"{name}={value!r}" for name, value, default in told if value != default]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,14 @@ def build(recipe: Recipe, go: Go, out: Path, work: Path, sink: IO[str]) -> None:
     else:
         target, built = out, [f"{recipe.module}/{package}" for package in recipe.packages]
     go.run([*argv, "-o", f"{target}", *built], cwd=work, sink=sink, env=env)
+    for name, folder in recipe.c_programs:
+        _compile(sorted((found.folder / folder).glob("*.c")), out / name, recipe, sink)
+
+
+def _compile(sources: list[Path], program: Path, recipe: Recipe, sink: IO[str]) -> None:
+    version = f'-DVERSION="{recipe.version}"'
+    argv = [*LEASHED, "gcc", "-O2", version, "-o", str(program), *map(str, sources)]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
 
 
 def _download(recipe: Recipe, go: Go, work: Path) -> _Module:

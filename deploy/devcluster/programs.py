@@ -40,6 +40,15 @@ CONTAINERD: Final = {
         stamps=("github.com/containerd/containerd/v2/version.Version={version}",),
     )
 }
+CRIO: Final = Recipe(
+    "crio-1.34.0",
+    "github.com/cri-o/cri-o",
+    "v1.34.0",
+    ("cmd/crio",),
+    tags=("seccomp", "containers_image_openpgp", "exclude_graphdriver_btrfs"),
+    cgo=True,
+    c_programs=(("pinns", "pinns/src"),),
+)
 COREDNS: Final = Recipe(
     "coredns-1.14.7",
     "github.com/coredns/coredns",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.devcluster import programs
+from deploy.devcluster.crio import Crio
 from deploy.devcluster.gomodules import Recipe
 from deploy.devnode import node
 from deploy.devnode.instance import Instance
@@ -38,17 +39,17 @@ class Containerd:
         return common | Fittings(binds={_PROGRAMS: built}, services={"containerd": script})
 
 
-_RUNTIMES: Final = {
-    runtime.name: runtime
-    for runtime in (
-        Containerd(DEFAULT),
-        *(Containerd(name, recipe) for name, recipe in programs.CONTAINERD.items()),
-    )
-}
+Runtime = Containerd | Crio
+_ALL: Final[tuple[Runtime, ...]] = (
+    Containerd(DEFAULT),
+    *(Containerd(name, recipe) for name, recipe in programs.CONTAINERD.items()),
+    Crio(programs.CRIO),
+)
+_RUNTIMES: Final = {runtime.name: runtime for runtime in _ALL}
 NAMES: Final = tuple(_RUNTIMES)
 
 
-def named(name: str) -> Containerd:
+def named(name: str) -> Runtime:
     """The runtime called ``name``.
 
     Raises:

@@ -57,12 +57,17 @@ def config(instance: Instance, *, handler: bool = True) -> str:
 
 def files(instance: Instance, node: int, ca: Path) -> dict[str, str]:
     """containerd's, CNI's and the trust store's files for ``node`` by path."""
-    made = {CONFIG.lstrip("/"): config(instance), CA: ca.read_text()}
+    made = {CONFIG.lstrip("/"): config(instance), **shared_files(instance, node, ca)}
     for registry in (instance.base_registry, instance.checkpoint_registry):
         hosts = f'server = "https://{registry}"\n[host."https://{registry}"]\n  ca = "/{CA}"\n'
         made[f"etc/containerd/certs.d/{registry}/hosts.toml"] = hosts
-    made["etc/cni/net.d/10-bridge.conflist"] = json.dumps(_cni(instance.pod_range(node)))
     return made
+
+
+def shared_files(instance: Instance, node: int, ca: Path) -> dict[str, str]:
+    """What a node with another runtime has too: CNI's settings and the registries' CA."""
+    network = json.dumps(_cni(instance.pod_range(node)))
+    return {CA: ca.read_text(), "etc/cni/net.d/10-bridge.conflist": network}
 
 
 def _cni(pods: str) -> dict[str, object]:

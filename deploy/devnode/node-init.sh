@@ -15,7 +15,7 @@ mkdir -p "$R/.old" "$R/opt/snap/bin"
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys"
 mount -t tmpfs -o mode=755 tmpfs "$R/run"
-for d in containerd snap kubelet; do # on the disk itself: overlayfs and big files want no overlay below them
+for d in containerd containers snap kubelet; do # on the disk itself: overlayfs and big files want no overlay below them
     mkdir -p "$NODE/data/$d" "$R/var/lib/$d"
     mount --bind "$NODE/data/$d" "$R/var/lib/$d"
 done

@@ -18,6 +18,8 @@ from deploy.devnode.processes import Launch
 from deploy.devnode.rootfs import REPOSITORY, NodeParts
 
 INIT: Final = Path(__file__).with_name("node-init.sh")
+SERVICES: Final = "etc/devnode/services"
+CRI_SOCKETS: Final = ("run/containerd/containerd.sock", "run/crio/crio.sock")
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -40,17 +42,20 @@ class Fittings:
         files: contents by path below /.
         binds: folders of this machine by the path where the node reads them.
         services: shell scripts by name; the node's init keeps them running.
+        programs: shell scripts by path below /.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     binds: Mapping[str, Path] = field(default_factory=dict)
     services: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)
 
     def __or__(self, more: Fittings) -> Fittings:
         return Fittings(
             {**self.files, **more.files},
             {**self.binds, **more.binds},
             {**self.services, **more.services},
+            {**self.programs, **more.programs},
         )
 
 
@@ -80,8 +85,9 @@ class Node:
 
     @property
     def cri_socket(self) -> Path:
-        """containerd's socket, usable from this machine."""
-        return self.root / "run/containerd/containerd.sock"
+        """The runtime's socket (containerd's, while there is none yet), usable from this machine."""
+        found = [self.root / path for path in CRI_SOCKETS if (self.root / path).exists()]
+        return found[0] if found else self.root / CRI_SOCKETS[0]
 
     @property
     def pod_cgroup(self) -> str:
@@ -279,8 +285,9 @@ def _lay_out(
     _write(upper, "etc/hosts", f"127.0.0.1 localhost\n{instance.address(number)} node{number}\n")
     for path, content in fitted.files.items():
         _write(upper, path, content, mode=0o600)  # keys are among them
-    for name, script in fitted.services.items():
-        _write(upper, f"etc/devnode/services/{name}", f"#!/bin/sh\n{script}\n", mode=0o755)
+    services = {f"{SERVICES}/{name}": script for name, script in fitted.services.items()}
+    for path, script in {**services, **fitted.programs}.items():
+        _write(upper, path, f"#!/bin/sh\n{script}\n", mode=0o755)
     _install_helpers(upper)
 
 

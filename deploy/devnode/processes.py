@@ -133,6 +133,22 @@ def is_running(pid: int, started: str) -> bool:
     return words[19] == started and words[0] not in "ZX"
 
 
+def wait_gone(pid: int, started: str, *, timeout_s: float = 10) -> None:
+    """Wait until a killed process holds nothing any more.
+
+    A zombie may: its first thread can be one while others still hold its listening sockets.
+
+    Raises:
+        NotReady: it is still there at the deadline.
+    """
+
+    def is_gone() -> bool:
+        reap()
+        return start_time(pid) != started
+
+    wait_until(is_gone, f"the end of process {pid}", timeout_s=timeout_s)
+
+
 def end(process: subprocess.Popen[bytes], pid: int, *, timeout_s: float) -> int | None:
     """Ask ``pid`` (``process`` or the one behind it) to end, kill it at the deadline, reap; the exit status.
 

@@ -83,10 +83,7 @@ class Registry:
         pid, started = self._seen()
         if pid and processes.is_running(pid, started):
             os.kill(pid, signal.SIGKILL)
-            processes.reap()
-            processes.wait_until(
-                lambda: not processes.is_running(pid, started), "killing it", timeout_s=10
-            )
+            processes.wait_gone(pid, started)
 
     @property
     def is_running(self) -> bool:

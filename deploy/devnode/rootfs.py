@@ -134,10 +134,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def debootstrap(out: Path, log: Path, packages: Sequence[str]) -> None:
-    """A tree of Debian's testing suite with ``packages``.
+def debootstrap(out: Path, log: Path, packages: Sequence[str], suite: str = SUITE) -> None:
+    """A tree of one of Debian's suites with ``packages``.
 
-    Older debootstraps don't know the suite's name yet but follow sid's script. In namespaces of its own: what it
+    Older debootstraps don't know the newest names yet but follow sid's script. In namespaces of its own: what it
     starts and mounts below ``out`` is gone with it, also when it is killed.
     """
     apart = [*LEASHED, "unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "--"]
@@ -146,10 +146,10 @@ def debootstrap(out: Path, log: Path, packages: Sequence[str]) -> None:
         "debootstrap",
         "--variant=minbase",
         f"--include={','.join(packages)}",
-        SUITE,
+        suite,
         str(out),
     ]
-    script = [] if (SCRIPTS / SUITE).exists() else [str(SCRIPTS / "sid")]
+    script = [] if (SCRIPTS / suite).exists() else [str(SCRIPTS / "sid")]
     with log.open("w") as sink:
         subprocess.run(
             [*argv, MIRROR, *script], check=True, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deploy.devcluster.cluster import Cluster, KubectlFailed
+from deploy.devnode.processes import wait_until
 
 pytestmark = pytest.mark.cluster
 SERVE = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nserved by %s\\n' \"$HOSTNAME\" | nc -l -p 8080; done"
@@ -147,3 +148,24 @@ def test_one_verb_is_enough_to_checkpoint_through_the_kubelet(pods: Cluster) -> 
     finally:
         for kind in ("clusterrolebinding", "clusterrole", "serviceaccount"):
             pods.delete(kind, "saver")
+
+
+def test_what_is_killed_comes_back(pods: Cluster) -> None:
+    pods.node(1).kill_containerd()
+    pods.node(1).run(["pkill", "-9", "-x", "kubelet"])
+    for name in ("etcd", "kube-apiserver"):  # an API server that starts without etcd ends
+        pods.daemon(name).kill()
+        pods.daemon(name).start()
+        log = pods.daemon(name).log
+        wait_until(lambda: answers(pods), f"after its kill {name}", timeout_s=60, log=log)
+    pods.apply(a_pod(pods, "later", 1))
+    pods.wait_pod("later")
+    pods.delete("pod", "later")
+
+
+def answers(cluster: Cluster) -> bool:
+    try:
+        cluster.kubectl("exec", "client1", "--", "true")
+    except KubectlFailed:
+        return False
+    return True
