@@ -100,12 +100,13 @@ class Counting:
         known = await self._store.read(_names)
         checkpoints_in = await self._count_checkpoints()
         followed = [one for one in self._followed() if one.cluster in known]
+        synced = [one for one in followed if one.pods.is_synced]
         pods_in = {
             (one.cluster, namespace): count
-            for one in followed
-            if one.pods.is_synced
+            for one in synced
             for namespace, count in one.pods.copies.counts(NAMESPACE).items()
         }
+        without = {one.cluster: 0 for one in synced}  # where it is known that no pod is left
         nodes = [node for node in self._fleet.nodes() if node.cluster in known]
         active = {node.cluster for node in nodes if not node.stale}
         return Statistics(
@@ -115,7 +116,9 @@ class Counting:
             total_nodes=len(nodes),
             total_pods=await self._pods(),
             namespaces=tuple(
-                InNamespace(*place, checkpoints_in.get(place, 0), pods_in.get(place))
+                InNamespace(
+                    *place, checkpoints_in.get(place, 0), pods_in.get(place, without.get(place[0]))
+                )
                 for place in sorted(checkpoints_in.keys() | pods_in.keys())
             ),
             troubles={one.cluster: one.trouble for one in followed if one.trouble},

@@ -15,9 +15,10 @@ from controlplane.clusters.following import ClusterFollowing
 from controlplane.clusters.statistics import Counting, InNamespace
 from controlplane.kube.client import KubeClient
 from controlplane.kube.informer import Pace
-from controlplane.store import clusters
+from controlplane.store import checkpoints, clusters
 from controlplane.store.clusters import ClusterRow
 from controlplane.store.database import open_store
+from controlplane.store.records import Checkpoint, CheckpointStatus
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.jobs import until
 from tests.fakes.kube_server import Fault, KubeServer
@@ -50,6 +51,24 @@ def _pod(fake: KubeServer, namespace: str, name: str) -> None:
     fake.put(path, spec={"nodeName": "n1"}, status=status)
 
 
+def _checkpoint(cluster: str, namespace: str) -> Checkpoint:
+    """One of a pod that is gone."""
+    named = f"{cluster}-{namespace}"
+    return Checkpoint(
+        id=named,
+        job_id="job",
+        cluster=cluster,
+        node="n1",
+        namespace=namespace,
+        pod_name="gone",
+        container_name="app",
+        filename=f"{named}.tar",
+        status=CheckpointStatus.COMPLETED,
+        owner="admin",
+        created_at="2026-01-01T00:00:00Z",
+    )
+
+
 async def _none() -> int:
     return 0
 
@@ -63,11 +82,19 @@ async def test_pods_are_counted_by_namespace(
     store = open_store(tmp_path / "data")
     try:
         await store.write(lambda db: clusters.put(db, ClusterRow("c1")))
+        await store.write(lambda db: clusters.put(db, ClusterRow("unreachable")))
+        await store.write(lambda db: checkpoints.insert(db, _checkpoint("c1", "left")))
+        await store.write(lambda db: checkpoints.insert(db, _checkpoint("unreachable", "a")))
         counting = Counting(store, FakeFleet(), _none, time.monotonic, following.everything)
         counted = await counting()
     finally:
         store.close()
-    assert counted.namespaces == (InNamespace("c1", "a", 0, 2), InNamespace("c1", "b", 0, 1))
+    assert counted.namespaces == (
+        InNamespace("c1", "a", 0, 2),
+        InNamespace("c1", "b", 0, 1),
+        InNamespace("c1", "left", 1, 0),  # it is known that no pod is there
+        InNamespace("unreachable", "a", 1, None),
+    )
     assert counted.troubles == {}
 
 
