@@ -90,6 +90,8 @@ def broken_off(cluster: str, cause: BaseException) -> SnapError:
         return unusable(cluster, f"certificate: {plain(cause)}")
     if isinstance(cause, aiohttp.InvalidURL):
         return unusable(cluster, "unreachable: its address is not one of a server")
+    if isinstance(cause, aiohttp.ClientPayloadError):  # its own words are of HTTP's chunks
+        return _later(cluster, "unreachable: its answer ended in the middle")
     words = "no answer in time" if isinstance(cause, TimeoutError) else plain(cause)
     return _later(cluster, f"unreachable: {words or type(cause).__name__}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,24 @@ async def connected(access: Access) -> AsyncIterator[KubeClient]:
         yield client
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[KubeClient]:
+    """A client of something that answers every GET so, for the block."""
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = "http://{}:{}".format(*runner.addresses[0][:2])
+        async with connected(Access("c1", url, token=TOKEN)) as client:
+            yield client
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_token_opens_it(server: KubeServer) -> None:
@@ -139,20 +157,27 @@ async def test_what_is_no_api_server_is_refused(kind: str) -> None:
             raise web.HTTPFound("/elsewhere")
         return web.Response(text="<html>", content_type="text/html")
 
-    application = web.Application()
-    application.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = "http://{}:{}".format(*runner.addresses[0][:2])
-        async with connected(Access("c1", url, token=TOKEN)) as client:
-            with pytest.raises(Failed) as failure:
-                await client.get("/version")
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as client:
+        with pytest.raises(Failed) as failure:
+            await client.get("/version")
     assert failure.value.details.startswith("unreachable:")
     assert "/elsewhere" not in elsewhere
+
+
+async def test_a_server_that_dies_while_it_answers_is_told_in_plain_words() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        begun = web.StreamResponse(headers={"Content-Type": "application/json"})
+        begun.enable_chunked_encoding()
+        await begun.prepare(request)
+        await begun.write(b'{"items": [')
+        assert request.transport is not None
+        request.transport.close()
+        return begun
+
+    async with answering(answer) as client:
+        with pytest.raises(Retryable) as failure:
+            await client.get("/api/v1/pods")
+    assert failure.value.details == "unreachable: its answer ended in the middle"
 
 
 async def test_one_client_is_kept_until_what_is_stored_changes(server: KubeServer) -> None:
