@@ -147,7 +147,15 @@ def _preparer(settings: Settings, host: Host, runtime: cri.Client, known: here.H
     lazy = importlib.resources.files("agent.restore").joinpath("snap-lazy.sh").read_bytes()
     scripts = {"snap-runc": wrapper, "snap-crun": wrapper, "snap-dump": dump, "snap-lazy": lazy}
     return Preparer(
-        Tools(host, str(settings.data_dir), runtime, scripts, settings.runtime_restart, known.open)
+        Tools(
+            host,
+            str(settings.data_dir),
+            runtime,
+            scripts,
+            settings.runtime_restart,
+            known.open,
+            owner=settings.pod_uid,
+        )
     )
 
 
@@ -156,7 +164,7 @@ async def _prepare(preparer: Preparer, known: here.Here, runner: Runner) -> None
     await runner.settled.wait()  # what a dead agent had begun may be a dump
     try:
         async with runner.without_dumps():
-            await preparer.prepare(lambda said: log.info("preparing: %s", said.message))
+            await preparer.prepare_at_start(lambda said: log.info("preparing: %s", said.message))
         known.note(None)
     except errors.SnapError as failure:
         log.warning("the node could not be prepared: %s %s", failure.message, failure.details)

@@ -114,6 +114,15 @@ class Settings:
             _label,
         ),
     ] = field(default_factory=socket.gethostname)
+    pod_uid: Annotated[
+        str,
+        Setting(
+            "SNAP_POD_UID",
+            "Id of the pod that the agent runs in (metadata.uid), so that a node whose preparation was "
+            "undone is prepared again by a new pod only. Default: not in a pod.",
+            _text,
+        ),
+    ] = ""
     token_file: Annotated[
         Path | None,
         Setting(

@@ -39,6 +39,7 @@ class Tools:
         scripts: the helpers, by the name they have in ``/opt/snap/bin``.
         restart: the command that starts the runtime anew; empty: systemd does.
         look: probes the node anew.
+        owner: tells this agent from the one that is installed after it: the id of its pod.
     """
 
     host: Host
@@ -48,6 +49,7 @@ class Tools:
     restart: str
     look: Callable[[], Awaitable[Readiness]]
     criu: Path = CRIU_IN_IMAGE
+    owner: str = ""
 
 
 class Preparer:
@@ -56,6 +58,7 @@ class Preparer:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._changes = Changes(tools.host, f"{tools.data_dir}/prepare")
+        self._undone = tools.host.path(f"{tools.data_dir}/prepare/undone")
         self._one = asyncio.Lock()
         self._restarting = Restarting(tools.host, tools.runtime, tools.restart, HANDLER.name)
 
@@ -70,6 +73,18 @@ class Preparer:
             CommandFailed, Retryable, Broken: it did not work.
         """
         async with self._one:
+            await asyncio.to_thread(self._undone.unlink, missing_ok=True)
+            await commands.finish(self._prepare(report), _CRITICAL_S)
+
+    async def prepare_at_start(self, report: Report) -> None:
+        """As ``prepare``, but a node that this very agent was told to undo stays undone.
+
+        Undoing comes before removing: an agent that is started anew in between must not prepare.
+        """
+        async with self._one:
+            if await asyncio.to_thread(self._is_undone):
+                report(Progress(100, "The node was put back as it was, and stays so"))
+                return
             await commands.finish(self._prepare(report), _CRITICAL_S)
 
     async def undo(self, report: Report) -> None:
@@ -80,6 +95,17 @@ class Preparer:
         """
         async with self._one:
             await commands.finish(self._undo(report), _CRITICAL_S)
+            await asyncio.to_thread(self._remember_undone)
+
+    def _is_undone(self) -> bool:
+        try:
+            return self._undone.read_text() == self._tools.owner
+        except FileNotFoundError:
+            return False
+
+    def _remember_undone(self) -> None:
+        self._undone.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._undone.write_text(self._tools.owner)
 
     async def _prepare(self, report: Report) -> None:
         facts = (await self._tools.look()).facts

@@ -37,6 +37,7 @@ class Bare:
     runtime: cri.Client
     criu: Path = Path("/nonexistent")
     restart: str = RESTART
+    owner: str = "pod-1"
 
     @property
     def preparer(self) -> Preparer:
@@ -44,7 +45,7 @@ class Bare:
         scripts = {name: source.read_bytes() for name, source in HELPERS.items()}
         look = partial(here.take, self.host, "", None)
         return Preparer(
-            Tools(self.host, DATA, self.runtime, scripts, self.restart, look, self.criu)
+            Tools(self.host, DATA, self.runtime, scripts, self.restart, look, self.criu, self.owner)
         )
 
     def files(self) -> dict[str, tuple[int, bytes]]:
@@ -118,6 +119,22 @@ async def test_the_handler_comes_and_goes_and_containers_live_on(bare: Bare) -> 
     assert goes_on(pod)
     await bare.preparer.undo(lambda _: None)  # nothing is left to be taken back
     assert bare.files() == before
+
+
+async def test_what_was_undone_stays_so_until_it_is_asked_for_or_a_new_pod_comes(
+    bare: Bare,
+) -> None:
+    await bare.preparer.prepare_at_start(lambda _: None)
+    await bare.preparer.undo(lambda _: None)
+    await bare.preparer.prepare_at_start(lambda _: None)  # the same pod's agent, started anew
+    assert "snap" not in (await bare.runtime.status()).handlers
+    bare.owner = "pod-2"
+    await bare.preparer.prepare_at_start(lambda _: None)
+    assert "snap" in (await bare.runtime.status()).handlers
+    await bare.preparer.undo(lambda _: None)
+    await bare.preparer.prepare(lambda _: None)  # asked for
+    await bare.preparer.prepare_at_start(lambda _: None)
+    assert "snap" in (await bare.runtime.status()).handlers
 
 
 VERSION_2 = """\
