@@ -118,10 +118,12 @@ class Interrupted:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             for folder in set(self._works.iterdir()) - self._before:
-                if self._reached(folder, self._state / folder.name):
-                    for pid in of_transfer(folder.name, "lazy-pages"):
-                        os.kill(pid, self._strike)
-                        self.container_id = folder.name
+                if not self._reached(folder, self._state / folder.name):
+                    continue
+                for pid in of_transfer(folder.name, "lazy-pages"):
+                    os.kill(pid, self._strike)
+                    self.container_id = folder.name
+                if self.container_id:  # else its daemon is not seen yet
                     return
 
 
