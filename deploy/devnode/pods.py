@@ -19,6 +19,10 @@ from snap_protos.runtime.v1 import api_pb2_grpc as services
 
 MESSAGE_BYTES: Final = 16 << 20
 CALL_S: Final = 120.0
+STOP_TRIES: Final = 4
+STOP_AGAIN_S: Final = 0.5
+# a runtime that was started anew a moment ago is waited for, within the call's deadline
+WAITING: Final = json.dumps({"methodConfig": [{"name": [{}], "waitForReady": True}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,10 @@ class Pods:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        options = [("grpc.max_receive_message_length", MESSAGE_BYTES)]
+        options = [
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.service_config", WAITING),
+        ]
         self._channel = grpc.insecure_channel(f"unix:{node.cri_socket}", options=options)
         self.runtime = services.RuntimeServiceStub(self._channel)
         self.images = services.ImageServiceStub(self._channel)
@@ -192,10 +199,21 @@ class Pods:
             self._remove_sandbox(sandbox.id)
 
     def _remove_sandbox(self, sandbox_id: str) -> None:
-        stop = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
-        self.runtime.StopPodSandbox(stop, timeout=CALL_S)
+        self._stop_sandbox(sandbox_id)
         remove = cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
         self.runtime.RemovePodSandbox(remove, timeout=CALL_S)
+
+    def _stop_sandbox(self, sandbox_id: str) -> None:
+        """Stop it as the kubelet does: again, where a container that ended meanwhile made it fail."""
+        stop = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
+        for left in reversed(range(STOP_TRIES)):
+            try:
+                self.runtime.StopPodSandbox(stop, timeout=CALL_S)
+                return
+            except grpc.RpcError as failure:
+                if not left or failure.code() is not grpc.StatusCode.UNKNOWN:
+                    raise
+                time.sleep(STOP_AGAIN_S)
 
     def exec(self, pod: Pod, *argv: str, timeout_s: int = 20) -> str:
         """What ``argv`` wrote to stdout inside the container.
