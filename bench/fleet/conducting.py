@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import tempfile
 import time
@@ -149,13 +150,17 @@ def _news(run: Run, shape: Shape, known: tuple[Served, Home, Helper], say: Say) 
 
 def _wait_stored(home: Home, shape: Shape, steps: int) -> None:
     """Wait until the last news of every job are in the database's file."""
-    wanted = shape.agents * shape.jobs_each
+    jobs = [plan.job(n, which) for n in range(shape.agents) for which in range(shape.jobs_each)]
+    wanted = len(jobs)
     uri = f"file:{home.data_dir / FILE}?mode=ro"
     deadline = time.monotonic() + _STORED_S
     while True:
         with closing(sqlite3.connect(uri, uri=True)) as database:
-            query = "SELECT count(*) FROM jobs WHERE message LIKE ?"
-            stored = database.execute(query, [f"% {steps}"]).fetchone()[0]
+            query = (
+                "SELECT count(*) FROM jobs WHERE message LIKE ? "
+                "AND id IN (SELECT value FROM json_each(?))"
+            )
+            stored = database.execute(query, [f"% {steps}", json.dumps(jobs)]).fetchone()[0]
         if stored == wanted:
             return
         if time.monotonic() > deadline:
