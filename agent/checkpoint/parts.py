@@ -31,6 +31,7 @@ from agent.formats import (
     layout,
     overlay,
     record,
+    slave_mounts,
     tcp_close,
     template,
 )
@@ -238,7 +239,7 @@ def settle(place: Path, pause_ms: float | None) -> CheckpointRecord:
             if origin.is_file():
                 origin.replace(place / name)
     _convert_upper(place)
-    _relax_tcp_close(place)
+    _relax(place)
     for folder in ("work", _RAW):
         shutil.rmtree(place / folder, ignore_errors=True)
     if (place / layout.VOLUMES_DIR).is_dir() and not any((place / layout.VOLUMES_DIR).iterdir()):
@@ -275,11 +276,14 @@ def _convert_upper(place: Path) -> None:
     partial.replace(target)
 
 
-def _relax_tcp_close(place: Path) -> None:
+def _relax(place: Path) -> None:
+    """Take out of the images what would tie them to this node or to us for no reason."""
+    images = place / layout.CHECKPOINT_DIR
     try:
-        tcp_close.relax(place / layout.CHECKPOINT_DIR)
-    except (OSError, ValueError) as cause:  # as good as before; our own restore gives the option
-        _log.warning("checkpoint %s keeps CRIU's tcp-close mark: %s", place.name, cause)
+        tcp_close.relax(images)
+        slave_mounts.make_private(images)
+    except (OSError, ValueError) as cause:  # as good as before; most restores do without
+        _log.warning("the images of checkpoint %s stay as CRIU wrote them: %s", place.name, cause)
 
 
 def _measured_ms(place: Path) -> float:

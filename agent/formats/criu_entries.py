@@ -173,7 +173,12 @@ class MemfdInode:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount of a namespace (``mountpoints-<id>.img``); ``kind`` is CRIU's number of the file system."""
+    """One mount of a namespace (``mountpoints-<id>.img``).
+
+    Attributes:
+        kind: CRIU's number of the file system.
+        is_slave: what is mounted on its original on the node appears on it too, and nothing the other way.
+    """
 
     mount_id: int
     parent_id: int
@@ -185,3 +190,4 @@ class Mount:
     options: str
     external: str
     flags: int
+    is_slave: bool = False

@@ -163,6 +163,13 @@ def without_tcp_close(message: bytes) -> bytes:
     return entry.SerializeToString()  # what our subset does not know goes through unchanged
 
 
+def without_master(message: bytes) -> bytes:
+    """An entry of ``mountpoints-<id>.img``, no longer following a mount of the node."""
+    entry = _parse(images_pb2.mnt_entry, message)
+    entry.ClearField("master_id")
+    return entry.SerializeToString()
+
+
 def is_tcp_connection(message: bytes) -> bool:
     """Whether an entry of ``files.img`` is a TCP socket that was connected, or about to be."""
     entry = _parse(images_pb2.file_entry, message)
@@ -354,6 +361,7 @@ def mount_of(message: bytes) -> Mount:
         options=_text(entry.options),
         external=_text(entry.ext_key),
         flags=entry.flags,
+        is_slave=bool(entry.master_id) and not entry.shared_id,
     )
 
 

@@ -5,7 +5,7 @@ mounts and limits back, silently, or fails on them late.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agent.formats.template import MountFact, Template
@@ -26,13 +26,19 @@ IGNORED_ENV: Final = (
     "HOST_IP",
     "*_TOKEN",
     "*_TOKEN_FILE",
+    "TERM",  # CRI-O gives it to every container, containerd to those with a terminal
 )
 HARMLESS_MOUNTS: Final = frozenset({"/run/.containerenv"})  # CRI-O's own, empty
 _MEMORY_MARGIN: Final = 0.98  # page tables and the kernel's own share come on top of the pages
 
 
 def difference(
-    old: Template, new: Template, *, memory_bytes: int, ignored_env: tuple[str, ...] = IGNORED_ENV
+    old: Template,
+    new: Template,
+    *,
+    memory_bytes: int,
+    ignored_env: tuple[str, ...] = IGNORED_ENV,
+    is_there: Callable[[str], bool] = lambda _: True,
 ) -> str:
     """The first thing that makes a restore wrong, as one sentence; "" when there is none.
 
@@ -41,10 +47,11 @@ def difference(
         new: what the one to be restored asks for.
         memory_bytes: of the checkpoint's pages.
         ignored_env: patterns of names whose values may differ.
+        is_there: whether the new node's kernel has a path below /proc or /sys; one that it has not needs no mask.
     """
     for reason in _differences(old, new, memory_bytes, ignored_env):
         return reason
-    return ""
+    return _uncovered(old, new, is_there)
 
 
 def _differences(
@@ -66,12 +73,6 @@ def _differences(
         yield reason
     if new.root_read_only and not old.root_read_only:
         yield "the pod's root is read-only, the checkpoint's is not"
-    for name, asked, had in (
-        ("masked", new.masked_paths, old.masked_paths),
-        ("read-only", new.readonly_paths, old.readonly_paths),
-    ):
-        if lost := sorted(set(asked) - set(had)):
-            yield f"{lost[0]} is {name} in the pod, not in the checkpoint"
     yield from _mounts(old.mounts, new.mounts)
     limit = new.memory_limit_bytes
     if limit and memory_bytes > limit * _MEMORY_MARGIN:
@@ -108,6 +109,21 @@ def _namespaces(old: Template, new: Template) -> str:
         had, asked = old.namespaces.get(kind, "the node's"), new.namespaces.get(kind, "the node's")
         if had != asked:
             return f"the {kind} namespace is {asked} in the pod, {had} in the checkpoint"
+    return ""
+
+
+def _uncovered(old: Template, new: Template, is_there: Callable[[str], bool]) -> str:
+    """What the pod would have covered, and the old process sees or changes.
+
+    The lists differ between runtimes (CRI-O masks /sys/fs/selinux, too), and runc passes over what is not there.
+    """
+    for name, asked, had in (
+        ("masked", new.masked_paths, old.masked_paths),
+        ("read-only", new.readonly_paths, old.readonly_paths),
+    ):
+        for path in sorted(set(asked) - set(had)):
+            if is_there(path) or not path.startswith(("/proc/", "/sys/")):
+                return f"{path} is {name} in the pod, not in the checkpoint"
     return ""
 
 

@@ -231,6 +231,7 @@ class Decider:
         try:
             asides = await asyncio.to_thread(work.run)
             await rootfs.refresh(self.host, new.bundle, new.spec)
+            await asyncio.to_thread(work.mount_points)
         except preparation.TooLate as cause:
             raise StartCold(
                 "too_late", "Not restored: its files could not be written in time."
@@ -315,7 +316,10 @@ class Decider:
         except (OSError, ValueError) as cause:
             raise StartCold("damaged", f"Not restored: {cause}.") from cause
         if reason := comparison.difference(
-            old.template, new.template, memory_bytes=old.memory_bytes
+            old.template,
+            new.template,
+            memory_bytes=old.memory_bytes,
+            is_there=lambda path: self.host.path(path).exists(),
         ):
             raise StartCold("differs", f"Not restored: {reason}.")
         if excess:

@@ -105,6 +105,28 @@ class Preparation:
         self._check()
         return tuple(self.asides)
 
+    def mount_points(self) -> None:
+        """What mounts of the checkpoint that the pod has not are mounted on; after the root was read anew. Blocks.
+
+        A runtime that checkpoints by itself leaves them out of the file changes.
+
+        Raises:
+            Refused: the root is no overlay. OSError: they could not be made.
+        """
+        mounted = rootfs.find(self.host, self.new.bundle, self.new.spec).mounted
+        for missing in self._missing():
+            rootfs.have_file(
+                self.host.path(mounted),
+                missing,
+                lambda: self.new.undo.remove(f"{mounted}{missing}"),  # noqa: B023
+            )
+
+    def _missing(self) -> list[str]:
+        """Mounts of the checkpoint that the pod has not, harmlessly."""
+        there = {mount.destination for mount in self.new.template.mounts}
+        before = {mount.destination for mount in self.old.template.mounts}
+        return sorted((before - there) & HARMLESS_MOUNTS)
+
     def _check(self) -> None:
         if time.monotonic() > self.deadline:
             raise TooLate
@@ -198,12 +220,9 @@ class Preparation:
 
     def _configuration(self) -> None:
         """Last: with the annotation in place the wrapper's restore finds everything else done."""
-        there = {mount.destination for mount in self.new.template.mounts}
-        before = {mount.destination for mount in self.old.template.mounts}
-        missing = sorted((before - there) & HARMLESS_MOUNTS)
         empty = f"{self.new.work}/empty"
         self.host.path(empty).touch()
-        text = criu_options.for_restore(self.old.fingerprint.criu_options, missing, empty)
+        text = criu_options.for_restore(self.old.fingerprint.criu_options, self._missing(), empty)
         self.new.undo.remove(self.new.conf)
         self.host.path(self.new.conf).write_text(text)
         config = self.host.path(f"{self.new.bundle}/config.json")

@@ -108,7 +108,10 @@ def _capabilities(held: Credentials, pod: Template) -> str:
         ("inheritable", held.inheritable, bounding),
     ):
         if beyond := has & ~may:
-            return f"the process has {', '.join(names(beyond))} ({name}), the pod does not allow it"
+            return (
+                f"the process has {', '.join(names(beyond))} ({name}), the pod does not allow it; "
+                "name capabilities in both pods' securityContext, for runtimes' defaults differ"
+            )
     return ""
 
 

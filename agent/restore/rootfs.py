@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from agent import errors
@@ -11,6 +15,7 @@ from agent.runtimes import commands, mounts
 from agent.runtimes.commands import Host
 
 _REMOUNT_S: Final = 3.0
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,34 @@ async def refresh(host: Host, bundle: str, spec: dict[str, Any]) -> None:
     argv = ["mount", "-o", "remount", mounted]
     done = await commands.run(host, argv, timeout_s=_REMOUNT_S, env=old_interface)
     done.check(f"The container's root {mounted} can't be read anew.")
+
+
+def have_file(mounted: Path, name: str, before: Callable[[], None]) -> None:
+    """Have a file ``name`` (or anything of that name) below ``mounted``, an empty one if there is none; blocks.
+
+    Args:
+        before: called before it is made.
+
+    Raises:
+        OSError: it can't be made; a symbolic link is in the way, for one.
+    """
+    *above, last = [part for part in name.split("/") if part]
+    folder = os.open(mounted, _FOLDER)
+    try:
+        for part in above:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=folder)
+            below = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        try:
+            os.stat(last, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            before()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(last, flags, 0o644, dir_fd=folder))
+    finally:
+        os.close(folder)
 
 
 def namespace(spec: dict[str, Any], kind: str) -> str:

@@ -46,6 +46,9 @@ seccomp_profile = ""
 runtime_path = "/{runc}"
 runtime_root = "/run/runc"
 monitor_path = "/usr/bin/conmon"
+"""
+HANDLER: Final = "etc/crio/crio.conf.d/50-handler.conf"  # not the file that preparing a node writes
+_HANDLER: Final = """\
 [crio.runtime.runtimes.snap]
 runtime_path = "{wrapper}"
 runtime_root = "/run/runc"
@@ -91,16 +94,19 @@ class Crio:
             pause=f"{instance.base_registry}/pause:latest",
             programs=_PROGRAMS,
             runc=_RUNC,
-            wrapper=containerd.WRAPPER,
         )
         anything = {"default": [{"type": "insecureAcceptAnything"}]}
         return Fittings(
             files={
                 **containerd.shared_files(instance, number, ca),
                 "etc/crio/crio.conf": settings,
+                HANDLER: _HANDLER.format(wrapper=containerd.WRAPPER),
                 "etc/containers/policy.json": json.dumps(anything),
             },
             binds={_PROGRAMS: built} if built else {},
             services={"crio": f"exec {_PROGRAMS}/crio --config /etc/crio/crio.conf"},
-            programs={_RUNC: _ADAPTED_RUNC},
+            programs={
+                _RUNC: _ADAPTED_RUNC,
+                "usr/local/bin/crio": f'exec {_PROGRAMS}/crio "$@"',  # where people and agents look
+            },
         )

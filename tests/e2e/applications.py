@@ -77,6 +77,18 @@ POSTGRES = (
     "exec /usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main"
     " -c config_file=/etc/postgresql/15/main/postgresql.conf -c listen_addresses=*"
 )
+# Named, because defaults differ: what containerd gives unasked is more than CRI-O's pods may have.
+CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+)
 ASK_FOR_TLS = b"\0\0\0\x08\x04\xd2\x16\x2f"  # PostgreSQL's protocol, SSLRequest
 
 
@@ -182,6 +194,7 @@ def pod(
         "image": image,
         "command": list(app.command),
         "resources": {"limits": {"memory": app.memory}},
+        "securityContext": {"capabilities": {"drop": ["ALL"], "add": list(CAPABILITIES)}},
         "readinessProbe": probe,
         "livenessProbe": {**probe, "initialDelaySeconds": 30},
     }

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from agent.formats import layout
 from deploy.devcluster import applications as images
 from deploy.devcluster import lifecycle
 from deploy.devcluster.cluster import Cluster
 from deploy.devnode.instance import Instance
-from deploy.devnode.world import CLUSTER, REGISTRY, Deployment
-from tests.e2e import applications
+from deploy.devnode.world import Deployment
+from tests.e2e import applications, moving
 from tests.e2e.applications import Application
+from tests.e2e.moving import NAMESPACE, Apps
 
 pytestmark = pytest.mark.cluster
-NAMESPACE = "apps"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster) -> Iterator[Deployment]:
     """A control plane on this machine and an agent in each node, connected, and the RuntimeClass ``snap``."""
-    kind = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass"}
-    cluster.apply({**kind, "metadata": {"name": "snap"}, "handler": "snap"})
+    moving.run_class(cluster)
     made = cluster.world.deploy()
     made.wait_connected()
     yield made
@@ -46,61 +43,9 @@ def deployed(cluster: Cluster) -> Iterator[Deployment]:
 def image(cluster: Cluster) -> Iterator[str]:
     """The applications' image, and where their pods live."""
     name = images.publish(cluster.world.base, print)
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    moving.namespace(cluster)
     yield name
     cluster.delete("namespace", NAMESPACE)
-
-
-class Apps:
-    """One application's pods."""
-
-    def __init__(self, cluster: Cluster, deployed: Deployment, app: Application, image: str):
-        self.cluster, self.deployed, self.app, self.image = cluster, deployed, app, image
-
-    def run(self, name: str, node: str, checkpoint: str = "") -> str:
-        """Start a pod, from ``checkpoint`` if it is given, wait until it is Ready; its address."""
-        asked = {layout.ANNOTATION_CHECKPOINT: json.dumps({"app": checkpoint})}
-        made = applications.pod(self.app, name, self.image, node, asked if checkpoint else {})
-        self.cluster.apply(made)
-        ready = self.cluster.wait_pod(name, NAMESPACE, timeout_s=120)
-        return str(ready["status"]["podIP"])
-
-    def exec(self, name: str, *words: str) -> str:
-        return self.cluster.kubectl("exec", "-n", NAMESPACE, name, "--", *words)
-
-    def ask(self, name: str, address: str) -> str:
-        return self.app.ask(address, lambda *words: self.exec(name, *words))
-
-    def rounds(self, name: str) -> list[int]:
-        lines = self.cluster.kubectl("logs", "-n", NAMESPACE, name).splitlines()
-        return [int(line.split()[1]) for line in lines if line.startswith("round ")]
-
-    def save(self, name: str, node: str) -> str:
-        """Checkpoint the pod's container and push it; the image by digest."""
-        answer = self.deployed.rest.post(
-            f"/checkpoint/kubelet/checkpoint-and-push?pod_name={name}&node_name={node}"
-            "&container_name=app",
-            {
-                "namespace": NAMESPACE,
-                "cluster": CLUSTER,
-                "registry": REGISTRY,
-                "image_name": f"e2e-{name}",
-                "tag": "latest",
-            },
-        )
-        return f"{answer['image'].rpartition(':')[0]}@{answer['image_digest']}"
-
-    def outcome(self, name: str) -> dict[str, Any]:
-        """What the agent says became of the pod's container."""
-        status = self.status(name)
-        found = status["containerID"].rpartition("/")[2]
-        node = self.cluster.get("pod", name, NAMESPACE)["spec"]["nodeName"]
-        agent = self.deployed.agents[int(node[-1])]
-        return next(one for one in agent.restores() if one["container_id"] == found)
-
-    def status(self, name: str) -> dict[str, Any]:
-        (one,) = self.cluster.get("pod", name, NAMESPACE)["status"]["containerStatuses"]
-        return dict(one)
 
 
 @pytest.fixture(params=applications.ALL, ids=lambda app: app.name)
@@ -113,7 +58,7 @@ def apps(
         metadata = {"name": app.name, "namespace": NAMESPACE}
         cluster.apply({**kind, "metadata": metadata, "data": dict(app.files)})
     yield Apps(cluster, deployed, app, image)
-    cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
+    moving.remove_pods(cluster)
 
 
 def test_an_application_goes_there_and_back(apps: Apps) -> None:

@@ -37,6 +37,7 @@ def difference(**changes: Any) -> str:
             {"env": ("PATH=/bin", "MODE=fast", "HOSTNAME=b", "API_SERVICE_HOST=10.0.0.2")},
             id="names and services of the pod",
         ),
+        pytest.param({"env": (*OLD.env, "TERM=xterm")}, id="a terminal's type, from CRI-O"),
         pytest.param({"mounts": OLD.mounts[:1]}, id="a harmless mount is missing"),
         pytest.param({"memory_limit_bytes": 200_000_000}, id="enough memory"),
     ],
@@ -75,6 +76,16 @@ def test_fits(changes: dict[str, Any]) -> None:
 )
 def test_differs(changes: dict[str, Any], reason: str) -> None:
     assert reason in difference(**changes)
+
+
+def test_what_the_kernel_has_not_needs_no_mask() -> None:
+    new = msgspec.structs.replace(OLD, masked_paths=("/proc/keys", "/sys/fs/selinux", "/x"))
+    for there, reason in (
+        ({"/sys/fs/selinux"}, "/sys/fs/selinux is masked"),
+        (set[str](), "/x is"),
+    ):
+        said = comparison.difference(OLD, new, memory_bytes=1, is_there=there.__contains__)
+        assert said.startswith(reason)
 
 
 def test_values_of_the_environment_are_not_told() -> None:

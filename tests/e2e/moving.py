@@ -1,0 +1,87 @@
+"""One application's pods on a cluster: started, asked, saved, and started again from what was saved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from agent.formats import layout
+from deploy.devcluster.cluster import Cluster
+from deploy.devnode.world import CLUSTER, REGISTRY, Deployment
+from tests.e2e import applications
+from tests.e2e.applications import Application
+
+NAMESPACE: Final = "apps"
+
+
+def run_class(cluster: Cluster) -> None:
+    """The RuntimeClass ``snap``."""
+    kind = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass"}
+    cluster.apply({**kind, "metadata": {"name": "snap"}, "handler": "snap"})
+
+
+def namespace(cluster: Cluster) -> None:
+    """Where the applications' pods live."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+
+
+def remove_pods(cluster: Cluster) -> None:
+    """Remove them all."""
+    cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
+
+
+class Apps:
+    """One application's pods."""
+
+    def __init__(self, cluster: Cluster, deployed: Deployment, app: Application, image: str):
+        self.cluster, self.deployed, self.app, self.image = cluster, deployed, app, image
+
+    def run(self, name: str, node: str, checkpoint: str = "", **container: object) -> str:
+        """Start a pod, from ``checkpoint`` if it is given, wait until it is Ready; its address.
+
+        ``container`` stands in its manifest instead of what is usual there.
+        """
+        asked = {layout.ANNOTATION_CHECKPOINT: json.dumps({"app": checkpoint})}
+        made = applications.pod(self.app, name, self.image, node, asked if checkpoint else {})
+        made["spec"]["containers"][0] |= container
+        self.cluster.apply(made)
+        ready = self.cluster.wait_pod(name, NAMESPACE, timeout_s=120)
+        return str(ready["status"]["podIP"])
+
+    def exec(self, name: str, *words: str) -> str:
+        return self.cluster.kubectl("exec", "-n", NAMESPACE, name, "--", *words)
+
+    def ask(self, name: str, address: str) -> str:
+        return self.app.ask(address, lambda *words: self.exec(name, *words))
+
+    def rounds(self, name: str) -> list[int]:
+        lines = self.cluster.kubectl("logs", "-n", NAMESPACE, name).splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("round ")]
+
+    def save(self, name: str, node: str, **asked: object) -> str:
+        """Checkpoint the pod's container and push it; the image by digest."""
+        answer = self.deployed.rest.post(
+            f"/checkpoint/kubelet/checkpoint-and-push?pod_name={name}&node_name={node}"
+            "&container_name=app",
+            {
+                "namespace": NAMESPACE,
+                "cluster": CLUSTER,
+                "registry": REGISTRY,
+                "image_name": f"e2e-{name}",
+                "tag": "latest",
+                **asked,
+            },
+        )
+        return f"{answer['image'].rpartition(':')[0]}@{answer['image_digest']}"
+
+    def outcome(self, name: str) -> dict[str, Any]:
+        """What the agent says became of the pod's container."""
+        status = self.status(name)
+        found = status["containerID"].rpartition("/")[2]
+        node = self.cluster.get("pod", name, NAMESPACE)["spec"]["nodeName"]
+        agent = self.deployed.agents[int(node[-1])]
+        return next(one for one in agent.restores() if one["container_id"] == found)
+
+    def status(self, name: str) -> dict[str, Any]:
+        (one,) = self.cluster.get("pod", name, NAMESPACE)["status"]["containerStatuses"]
+        return dict(one)
