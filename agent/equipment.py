@@ -215,6 +215,7 @@ def _restores(
         ledger=restore_ledger.Ledger(host, MARKS),
         traits=lambda: traits_of(known.facts()),
         spawn=_Kept().keep,
+        node=settings.node,
     )
     outcomes = OutcomeLog(host.path(f"{settings.data_dir}/restores.log"))
     return RestoreService(host, folders, decider, outcomes)

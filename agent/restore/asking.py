@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from agent.formats import layout
+from agent.restore import post_restore
+from agent.restore.post_restore import Hook
 
 CONFIG_BYTES: Final = 16 << 20
 
@@ -27,6 +29,7 @@ class Asker:
         image: the checkpoint image that the pod names for it, "" for none.
         again: whether the pod wants restarts restored too.
         mode: how its memory is to come (``laziness``), as the pod says it; "" when it says nothing.
+        hook: what is to be done in it once it is restored; None: nothing.
     """
 
     spec: dict[str, Any]
@@ -36,6 +39,7 @@ class Asker:
     image: str
     again: bool
     mode: str = ""
+    hook: Hook | None = None
 
 
 def read(config: Path) -> Asker | None:
@@ -43,7 +47,7 @@ def read(config: Path) -> Asker | None:
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is no OCI configuration, or the pod's annotation is malformed.
+        ValueError: it is no OCI configuration, or an annotation of the pod is malformed.
     """
     with config.open("rb") as stream:
         text = stream.read(CONFIG_BYTES + 1)
@@ -89,7 +93,8 @@ def _asker(
     again = annotations.get(layout.ANNOTATION_RESTORE_AGAIN) == "true"
     image = _image(annotations.get(layout.ANNOTATION_CHECKPOINT, ""), name)
     mode = annotations.get(layout.ANNOTATION_RESTORE_MODE, "")
-    return Asker(spec, name, sandbox_id, attempt, image, again, mode)
+    hook = post_restore.read(annotations, name) if image else None
+    return Asker(spec, name, sandbox_id, attempt, image, again, mode, hook)
 
 
 def _image(annotation: str, container_name: str) -> str:

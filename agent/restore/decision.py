@@ -7,7 +7,8 @@ import contextlib
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from agent.restore import (
     preparation,
     privileges,
     rootfs,
+    surroundings,
 )
 from agent.restore.asking import Asker
 from agent.restore.compatibility import NodeTraits
@@ -29,6 +31,7 @@ from agent.restore.grants import Grants
 from agent.restore.inbox import Answer, Request
 from agent.restore.ledger import Ledger
 from agent.restore.ports import Credentials, Fetcher, Pods
+from agent.restore.post_restore import Hook
 from agent.restore.undoing import UndoList
 from agent.runtimes import addresses, pods
 from agent.runtimes.commands import Host
@@ -91,6 +94,7 @@ class Decider:
     Attributes:
         traits: this node's, asked anew each time (CRIU may have been upgraded).
         spawn: keeps a task that outlives the decision: a fetch goes on for the next pod.
+        node: this node's name, for the workloads' hooks.
         holds: images that restores read from, by container; ``release`` lets go of one.
     """
 
@@ -103,6 +107,7 @@ class Decider:
     ledger: Ledger
     traits: Callable[[], NodeTraits]
     spawn: Callable[[asyncio.Task[Path]], None]
+    node: str = ""
     holds: dict[str, contextlib.ExitStack] = field(default_factory=dict)
 
     async def decide(self, request: Request, subject: Subject) -> Answer:
@@ -128,7 +133,11 @@ class Decider:
         self.ledger.set(asker.sandbox_id, f"container-{asker.container_name}")
         new = self._new_container(request, asker, subject)
         images = await self._image_digests(asker, container)
-        return await self._prepare(_Wanted(request, new, asker.mode), parts, images, deadline)
+        wanted = _Wanted(request, new, asker.mode)
+        answer = await self._prepare(wanted, parts, images, deadline)
+        return (
+            answer if asker.hook is None else await self._hooked(answer, asker.hook, subject, new)
+        )
 
     async def _asker(self, request: Request) -> Asker:
         config = self.host.path(f"{request.bundle}/config.json")
@@ -262,6 +271,34 @@ class Decider:
             memory_bytes=old.memory_bytes,
             asides=asides,
         )
+
+    async def _hooked(
+        self, answer: Answer, hook: Hook, subject: Subject, new: preparation.NewContainer
+    ) -> Answer:
+        """``answer`` with the hook, what it is told in the new container's root, and the wrapper to wait for it."""
+        try:
+            network = rootfs.namespace(new.spec, "network")
+            there = await addresses.of_namespace(self.host, network) if network else frozenset()
+            hooked = await asyncio.to_thread(
+                surroundings.bring,
+                surroundings.Newcomer(self.host, new, hook),
+                surroundings.Surroundings(
+                    pod_name=subject.pod_name,
+                    namespace=subject.namespace,
+                    pod_uid=subject.pod_uid,
+                    pod_ips=surroundings.own_addresses(there),
+                    node=self.node,
+                    container=subject.container_name,
+                    checkpoint=subject.image,
+                    restored_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                ),
+            )
+        except errors.SnapError as cause:
+            raise StartCold("unfit", f"Not restored: {cause.message}", cause.details) from cause
+        except (OSError, ValueError) as cause:
+            reason = f"Not restored: what its hook is told can't be written: {cause}."
+            raise StartCold("prepare_failed", reason) from cause
+        return replace(answer, hooked=hooked)
 
     async def _check_addresses(self, wanted: tuple[str, ...], spec: dict[str, Any]) -> None:
         """CRIU would fail at a socket that is bound to an address which this pod has not."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
+from agent.restore.hook_running import Hooked
 
 WRAPPER_WAITS_S: Final = 20.0  # snap-runc.sh: `timeout 20`
 REQUEST_BYTES: Final = 8192
@@ -65,6 +66,7 @@ class Answer:
         memory_bytes: that a restore brings in. Like what follows it, not part of the talk.
         asides: folders with what had to make room.
         mode_reason: why it is lazy, or eager, in a sentence.
+        hooked: what is to be done in the container once it is let go.
     """
 
     restore: bool
@@ -76,6 +78,7 @@ class Answer:
     memory_bytes: int = 0
     asides: tuple[str, ...] = ()
     mode_reason: str = ""
+    hooked: Hooked | None = None
 
     def encode(self) -> bytes:
         """The lines; the action comes last, so that an answer cut short is none."""

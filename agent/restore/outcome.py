@@ -30,14 +30,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One container's start.
 
     Attributes:
-        code: a short name of the reason for COLD and FAILED ("no_grant", "criu_failed" …), else "".
-        reason: one sentence for people; "" when restored.
+        code: a short name of the reason for COLD and FAILED ("no_grant", "criu_failed" …); of a restored one
+            "hook_failed" if its hook did, else "".
+        reason: one sentence for people; "" when there is no code.
         details: the tool's own words.
         at: RFC 3339 UTC.
         prepare_ms: ask → answer; restore_ms: answer → restored, stopped; start_ms: ask → let go.
         criu_restore_ms, pages_restored: CRIU's statistics.
         pid: of the container's first process on the node.
         mode: "lazy" or "eager", and why; "" when it started cold.
+        hook_ms: how long its hook took; 0: it has none.
         sequence: rises on this node, given by the log.
     """
 
@@ -62,6 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     mode: str = ""
     mode_reason: str = ""
+    hook_ms: float = 0.0
     sequence: int = 0
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from agent.restore import hanging
+from agent.restore.hook_running import Hooked
 from agent.restore.inbox import Answer, Request
 from agent.restore.outcome import Outcome
 
@@ -26,6 +27,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         outcome: as it will be if all goes well, the figures still missing.
         patience_s: how long the restore may take, from the question on.
         asides: folders with what had to make room, on the node.
+        hooked: what is to be done in the container once it is let go.
     """
 
     outcome: Outcome
@@ -34,6 +36,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     work: str
     patience_s: float = hanging.PATIENCE_S
     asides: tuple[str, ...] = ()
+    hooked: Hooked | None = None
 
     @property
     def age_s(self) -> float:
@@ -50,6 +53,7 @@ def remember(folder: Path, request: Request, answer: Answer, outcome: Outcome) -
         work=answer.work,
         patience_s=hanging.patience_s(answer.memory_bytes),
         asides=answer.asides,
+        hooked=answer.hooked,
     )
     _file(folder, request.container_id).write_bytes(msgspec.json.encode(pending))
 

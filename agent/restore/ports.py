@@ -15,12 +15,15 @@ from agent.runtimes import pods
 class Pods(Protocol):
     """What the container runtime itself knows of its pods (``runtimes.cri.Client``).
 
-    Lists only: while containerd's shim waits for the wrapper it answers nothing about this pod, and a status
-    call would hang for seconds.
+    Before the answer lists only: while containerd's shim waits for the wrapper's ``create`` it answers nothing about
+    this pod, and a status call would hang for seconds.
     """
 
     async def sandboxes(self, labels: Mapping[str, str] = ..., /) -> tuple[pods.Sandbox, ...]:
         """All sandboxes, whatever their state; raises Retryable when the runtime does not answer."""
+
+    async def sandbox(self, sandbox_id: str) -> pods.SandboxDetail:
+        """One sandbox in full; raises NotFound, Retryable."""
 
     async def containers(
         self, labels: Mapping[str, str] = ..., sandbox_id: str = ...

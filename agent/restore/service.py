@@ -16,13 +16,14 @@ import msgspec
 from asyncinotify import Inotify, Mask
 
 from agent import errors
-from agent.restore import hanging, inbox, lazy_restores, pending, proof
+from agent.restore import hanging, hook_running, inbox, lazy_restores, pending, proof
 from agent.restore.decision import Decider, Folders, StartCold, Subject
+from agent.restore.hook_running import Hooked
 from agent.restore.inbox import Answer, Inbox, Request, Verb
 from agent.restore.lazy_restores import LazyRestores
 from agent.restore.outcome import Action, OnOutcome, Outcome, OutcomeLog
 from agent.restore.pending import Pending
-from agent.runtimes import criu
+from agent.runtimes import commands, criu
 from agent.runtimes.commands import Host
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ REQUESTS: Final = "/run/snap/requests"
 RESCAN_S: Final = 5.0  # should a notification ever be lost
 SWEEP_S: Final = 600.0
 PROVED_WITHIN_S: Final = 5.0
+LET_GO_S: Final = 2.0
+RECORDED_S: Final = 2.0
 KEPT_WORK_FOLDERS: Final = 50
 
 
@@ -95,6 +98,8 @@ class RestoreService:
                 await self._answer(box, request)
             case Verb.STARTED:
                 await self._started(request)
+                # one whose pod has a hook waits for this before `start` returns
+                await box.answer(request.container_id, Answer(restore=False), within_s=LET_GO_S)
             case Verb.FAILED:
                 await self._failed(request)
 
@@ -177,9 +182,22 @@ class RestoreService:
                 code="not_running",
                 reason="Restored, but no process of the container runs: it ended at once.",
             )
+        elif kept.hooked:
+            outcome = await self._run_hook(kept.hooked, kept.bundle, outcome)
         for aside in kept.asides:
             await asyncio.to_thread(shutil.rmtree, self.host.path(aside), ignore_errors=True)
         await self._record(outcome)
+
+    async def _run_hook(self, hooked: Hooked, bundle: str, outcome: Outcome) -> Outcome:
+        """``outcome`` with how the workload's hook ended."""
+        whose = hook_running.Whose(outcome.container_id, outcome.sandbox_id, bundle, outcome.pid)
+        try:
+            ended = await hook_running.run(self.host, self.decider.runtime, whose, hooked)
+        except asyncio.CancelledError:
+            ended = hook_running.Ended("The agent was stopped while it ran.", 0.0)
+            await commands.finish(self._record(_with_hook(outcome, ended)), RECORDED_S)
+            raise
+        return _with_hook(outcome, ended)
 
     async def _failed(self, request: Request) -> None:
         """CRIU or the runtime failed, and the container starts cold: say why."""
@@ -207,7 +225,8 @@ class RestoreService:
         await self._record(outcome)
 
     async def _record(self, outcome: Outcome) -> None:
-        level = logging.INFO if outcome.action is Action.RESTORED else logging.WARNING
+        well = outcome.action is Action.RESTORED and not outcome.code
+        level = logging.INFO if well else logging.WARNING
         _log.log(
             level,
             "%s/%s container %s: %s %s",
@@ -235,7 +254,7 @@ class RestoreService:
 
     async def _sweep_for_ever(self, box: Inbox) -> None:
         while True:
-            box.sweep(older_than_s=3 * inbox.WRAPPER_WAITS_S)
+            box.sweep(older_than_s=6 * inbox.WRAPPER_WAITS_S)
             await self._sweep_ledger()
             await asyncio.to_thread(self._sweep_work)
             await asyncio.sleep(SWEEP_S)
@@ -283,4 +302,15 @@ def _outcome(
         sandbox_id=subject.sandbox_id,
         image=subject.image,
         prepare_ms=(time.time_ns() - request.asked_at_ns) / 1e6,
+    )
+
+
+def _with_hook(outcome: Outcome, ended: hook_running.Ended) -> Outcome:
+    if not ended.failure:
+        return msgspec.structs.replace(outcome, hook_ms=ended.took_ms)
+    return msgspec.structs.replace(
+        outcome,
+        hook_ms=ended.took_ms,
+        code=hook_running.FAILED_CODE,
+        reason=f"Its post-restore hook failed: {ended.failure}",
     )

@@ -160,6 +160,11 @@ create() {
   undo
 }
 
+wait_for_hook() { # the pod's own hook runs before it counts as started; its agent answers when it has ended, or nobody does
+  timeout "$patience" cat "$request.answer"
+  rm -f "$request.answer"
+} >/dev/null 2>&1 </dev/null
+
 start() { # a restored container is there already, stopped: let it go, the first process last
   [ -e "$state.restored" ] || return 0
   if [ -e "$state.lost" ]; then # its memory can't come any more: it is being killed
@@ -173,8 +178,15 @@ start() { # a restored container is there already, stopped: let it go, the first
   kill -CONT $pids 2>/dev/null
   rm -f "$state.restored"
   : >"$state.criu.conf" # a later dump reads this file too
-  bundle=''
+  bundle='' patience=''
+  if [ -e "$state.hook" ]; then
+    read -r patience <"$state.hook"
+    case $patience in '' | *[!0-9]*) patience='' ;; esac
+    rm -f "$state.hook" "$request.answer"
+    [ -z "$patience" ] || mkfifo -m 600 "$request.answer" 2>/dev/null || patience=''
+  fi
   tell started
+  [ -z "$patience" ] || wait_for_hook
   exit 0
 }
 
@@ -192,7 +204,7 @@ case $sub in
     [ -e "$state.restored" ] || [ -e "$state.criu.conf" ] || exec "$real" "$@"
     if [ -e "$state.restored" ]; then globally delete --force "$id" -- "$@"; else "$real" "$@"; fi
     status=$?
-    [ $status -eq 0 ] && rm -f "$state.restored" "$state.criu.conf" "$state.undo" "$state.json" "$state.lost"
+    [ $status -eq 0 ] && rm -f "$state.restored" "$state.criu.conf" "$state.undo" "$state.json" "$state.lost" "$state.hook"
     exit $status
     ;;
 esac

@@ -28,7 +28,12 @@ def _of_restore(one: Restore) -> list[News]:
         reason, action, is_warning = "RestoreFailed", "Restore", True
     pod = Subject(one.cluster, "Pod", one.pod_name, one.namespace, one.pod_uid)
     node = Subject(one.cluster, "Node", one.node)
+    of_hook = []
+    if one.action == "restored" and one.code == "hook_failed":
+        said = f"Container {one.container_name}: {one.reason[:1].lower()}{one.reason[1:]}"
+        of_hook = [News(pod, "PostRestoreHookFailed", said, "PostRestoreHook", is_warning=True)]
     return [
+        *of_hook,
         News(pod, reason, f"Container {one.container_name} {what}", action, is_warning),
         News(node, reason, f"{who[0].upper()}{who[1:]} {what}", action, is_warning),
     ]

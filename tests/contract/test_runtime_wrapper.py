@@ -210,6 +210,33 @@ async def test_until_it_is_started_a_restored_container_is_created(bench: Bench)
     assert asked.startswith("verb=started\n")  # for the next agent: there is none now
 
 
+async def test_starting_waits_for_the_pods_hook(bench: Bench) -> None:
+    bench.state("restored").touch()
+    bench.state("hook").write_text("20\n")
+    with a_stopped_process() as pid:
+        (bench.folder / "pids").write_text(f"[{pid}]")
+        async with agent(bench) as (box, requests):
+            starting = bench.call("start")
+            assert (await asyncio.wait_for(requests.get(), 5)).verb is Verb.STARTED
+            assert await asyncio.to_thread(goes_on, pid)  # the hook needs it to run
+            assert not starting.done()
+            assert await box.answer(ID, Answer(restore=False), within_s=5)
+            assert await asyncio.wait_for(starting, 5) == ""
+    assert not list((bench.run_dir / "requests").iterdir())
+    assert not bench.state("hook").exists()
+
+
+@pytest.mark.parametrize("patience", ["1", "", "1; touch evil"])
+async def test_starting_waits_for_no_hook_for_ever(bench: Bench, patience: str) -> None:
+    bench.state("restored").touch()
+    bench.state("hook").write_text(patience)
+    with a_stopped_process() as pid:
+        (bench.folder / "pids").write_text(f"[{pid}]")
+        assert await asyncio.wait_for(bench.call("start"), 15) == ""
+        assert await asyncio.to_thread(goes_on, pid)
+    assert not list((bench.run_dir / "requests").glob("*.answer"))
+
+
 async def test_a_failed_restore_is_undone_and_started_cold(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "restore-status").write_text("1")
     made, theirs, kept = (tmp_path / name for name in ("made", "theirs", "kept"))

@@ -74,6 +74,28 @@ class Operated:
         )
         return found[0]
 
+    def events(self, pod: dict[str, Any], reason: str) -> list[str]:
+        """What the events of a pod with this reason say."""
+        found = self.cluster.kubectl("get", "events.events.k8s.io", "-ojson")
+        return [
+            str(event["note"])
+            for event in json.loads(found)["items"]
+            if event["regarding"].get("uid") == pod["metadata"]["uid"] and event["reason"] == reason
+        ]
+
+    def wait_event(self, pod: dict[str, Any], reason: str, words: str = "") -> str:
+        """Wait for an event of a pod that says ``words``; all that it says."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            found[:] = [note for note in self.events(pod, reason) if words in note]
+            return bool(found)
+
+        name = pod["metadata"]["name"]
+        told = lambda: self.cluster.kubectl("describe", "pod", name)  # noqa: E731
+        self.wait(is_there, f"the event {reason} of {name}", told=told)
+        return found[0]
+
     def decisions(self, watcher: str) -> list[dict[str, Any]]:
         """What a watcher decided, newest first."""
         answer = self.rest.get(f"/operator/snapwatcher/{watcher}/decisions")

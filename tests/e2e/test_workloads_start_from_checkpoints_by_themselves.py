@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -98,6 +99,36 @@ def test_a_new_template_is_cold_once_then_restored(operated: Operated) -> None:
     pods = operated.wait_ready("slow", 2)
     (later,) = [p for p in pods if p["metadata"]["uid"] != cold["metadata"]["uid"]]
     assert was_restored(operated, later), notes(later)
+
+
+def test_a_hook_runs_before_its_pod_counts_as_started(operated: Operated) -> None:
+    cluster = operated.cluster
+    manifest = deployment(cluster, "hooked", 1, 1_000)
+    words = [
+        "sh",
+        "-c",
+        "sleep 2; date +%s >/hooked; echo $SNAP_POD_NAME $SNAP_POD_IP >>/hooked; exit 7",
+    ]
+    manifest["spec"]["template"]["metadata"]["annotations"] = {
+        "snap.weaversoft.io/post-restore": "exec",
+        "snap.weaversoft.io/post-restore-command": json.dumps(words),
+    }
+    cluster.apply(manifest)
+    (first,) = operated.wait_ready("hooked", 1)
+    operated.wait_checkpoint("w", "hooked")
+    cluster.kubectl("scale", "deployment/hooked", "--replicas=2")
+    pods = operated.wait_ready("hooked", 2)
+    (later,) = [p for p in pods if p["metadata"]["uid"] != first["metadata"]["uid"]]
+    name, address = later["metadata"]["name"], later["status"]["podIP"]
+    assert was_restored(operated, later), notes(later)
+    ended, said = cluster.kubectl("exec", name, "--", "cat", "/hooked").splitlines()
+    started = later["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+    assert int(ended) <= datetime.fromisoformat(started).timestamp()
+    assert said == f"{name} {address}"
+    told = json.loads(cluster.kubectl("exec", name, "--", "cat", "/run/snap/restored.json"))
+    assert (told["pod_ip"], told["node"]) == (address, later["spec"]["nodeName"])
+    operated.wait_event(later, "PostRestoreHookFailed", "ended with 7")
+    cluster.delete("deployment", "hooked")
 
 
 def test_a_webhook_that_is_edited_or_deleted_comes_back(operated: Operated) -> None:
