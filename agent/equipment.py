@@ -17,6 +17,7 @@ from agent.adapters import NotingPusher, ShelfArchives, Trust
 from agent.checkpoint import retention, watchdog
 from agent.checkpoint import service as checkpoint_service
 from agent.checkpoint.retention import Disk
+from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import JobState
@@ -77,6 +78,8 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     """The real parts, plugged together, with the node probed."""
     data_dir = str(settings.data_dir)
     shelf = Shelf(host, data_dir)
+    scratch = Scratch(host, shelf, settings.checkpoint_scratch_bytes)
+    await asyncio.to_thread(scratch.forget_lost)
     bases = Bases(host.path(f"{data_dir}/bases"))
     archives, uploads = ShelfArchives(shelf, cache), Uploads()
     trust = Trust(Grants(host.path(f"{data_dir}/grants.json"), settings.cluster))
@@ -91,6 +94,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
             shelf,
             partial(lazy_pages.is_arriving, host, f"{data_dir}/restores"),
             asked,
+            scratch,
         )
     )
     await known.open()
@@ -117,6 +121,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
             "restore": restores.run,
             "watchdog": partial(watchdog.watch, host, data_dir, lambda: checkpoints.active),
             "sweep": partial(_sweep, runner, checkpoints),
+            "scratch": partial(scratch.watch, busy),
             "retention": partial(_retain, shelf, host.path(data_dir), busy, bases),
             **(prepare if settings.prepare == "auto" else {}),
         }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 GIB: Final = 1 << 30
+_ANY_SIZE: Final = 1 << 60
 # Source: Kubernetes mounts a pod's service account here
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -75,6 +76,14 @@ def _count(low: int, high: int) -> Callable[[str, str], int]:
         return int(value)
 
     return read
+
+
+def _scratch(name: str, value: str) -> int:
+    """Bytes of memory at most; 0: the disk."""
+    words = {"disk": 0, "auto": _ANY_SIZE}
+    if value.lower() not in words and not value.isdigit():
+        raise SettingsError(f"{name} must be disk, auto or a number of bytes, not {value!r}.")
+    return words[value.lower()] if value.lower() in words else int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +235,17 @@ class Settings:
             _text,
         ),
     ] = ""
+    checkpoint_scratch_bytes: Annotated[
+        int,
+        Setting(
+            "SNAP_CHECKPOINT_SCRATCH",
+            "disk: memory images are written to the data folder. auto, or a number of bytes: to a tmpfs first "
+            "(at most so much of the node's memory, never more than a quarter, and only while a quarter stays "
+            "available), and from there to the disk once the container runs again. Faster where the disk is "
+            "what a dump waits for.",
+            _scratch,
+        ),
+    ] = 0
     max_dumps: Annotated[
         int,
         Setting(

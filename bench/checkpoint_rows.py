@@ -66,8 +66,8 @@ PAUSE: Final = Row(
         "0.1 s into vmsplice, 0.2-0.3 s into copying 4 KiB pages, the rest into everything that is not "
         "memory. Tried: images on a tmpfs with huge pages (0.08 s less where its memory had been used before, "
         "seconds more where the machine gave it out for the first time, and it can't be given back under "
-        "pressure: not built in); a pre-dump (needs soft-dirty tracking: `criu check --feature "
-        "mem_dirty_track` fails on this kernel)."
+        "pressure: `SNAP_CHECKPOINT_SCRATCH` is off by default); a pre-dump (needs soft-dirty tracking: `criu "
+        "check --feature mem_dirty_track` fails on this kernel)."
     ),
 )
 CHECKPOINT: Final = Row(

@@ -25,6 +25,7 @@ from agent.checkpoint.inspection import Inspected
 from agent.checkpoint.kubelet_engine import Kubelet
 from agent.checkpoint.parts import NodeFacts, Origin
 from agent.checkpoint.plan import Dump, DumpTarget, Folder
+from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.shelf import Shelf, check_id
 from agent.formats import layout, record, template
 from agent.formats.jobs import (
@@ -39,6 +40,7 @@ from agent.formats.record import CheckpointRecord
 from agent.runtimes import commands
 from agent.runtimes.commands import Host
 
+_DUMPING: Final = "Dumping"
 _SETTLE_S: Final = 3600.0  # for file changes of any size; only a cancelled job waits for its end
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Ports:
         facts: what is known of the node now.
         is_arriving: whether the memory of a container (by id) is still being brought to it.
         kubelet: the node's; None where there is none.
+        scratch: memory that dumps may use; None: they go to the disk.
     """
 
     host: Host
@@ -60,6 +63,7 @@ class Ports:
     shelf: Shelf
     is_arriving: Callable[[str], bool] = lambda _: False
     kubelet: Kubelet | None = None
+    scratch: Scratch | None = None
 
 
 class CheckpointService:
@@ -70,6 +74,7 @@ class CheckpointService:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._scratch = ports.scratch or Scratch(ports.host, ports.shelf, 0)
         self._active: set[str] = set()
 
     @property
@@ -100,10 +105,10 @@ class CheckpointService:
             if folder.here.exists():
                 raise errors.Refused(f"Job {job_id} was begun already.", code=errors.CONFLICT)
             try:
-                await self._begin(folder, dump, inspected)
-                return await self._finish(folder, dump, report)
+                words = await self._begin(folder, dump, inspected)
+                return await self._finish(folder, dump, report, words)
             except BaseException:
-                await commands.finish(asyncio.to_thread(window.discard, folder, dump), _SETTLE_S)
+                await commands.finish(asyncio.to_thread(self._discard, folder, dump), _SETTLE_S)
                 raise
 
     async def recover(
@@ -126,7 +131,7 @@ class CheckpointService:
                 return await asyncio.to_thread(self._results_or_nothing, folder, spec)
             started = folder.process() or folder.result()
             if not started and dump.engine == "runc":
-                await asyncio.to_thread(window.discard, folder, dump)
+                await asyncio.to_thread(self._discard, folder, dump)
                 return None
             try:
                 if dump.engine != "runc":
@@ -135,7 +140,7 @@ class CheckpointService:
                     raise _interrupted()
                 return await self._finish(folder, dump, report)
             except BaseException:
-                await commands.finish(asyncio.to_thread(window.discard, folder, dump), _SETTLE_S)
+                await commands.finish(asyncio.to_thread(self._discard, folder, dump), _SETTLE_S)
                 raise
 
     async def sweep(self) -> None:
@@ -152,6 +157,11 @@ class CheckpointService:
                 for target in dump.targets:
                     await asyncio.to_thread(self._drop_unfinished, target)
             await asyncio.to_thread(window.forget, folder)
+
+    def _discard(self, folder: Folder, dump: Dump) -> None:
+        for target in dump.targets:
+            self._scratch.leave(CheckpointId(target.checkpoint_id))
+        window.discard(folder, dump)
 
     def _drop_unfinished(self, target: DumpTarget) -> None:
         found = self._record(CheckpointId(target.checkpoint_id))
@@ -192,8 +202,8 @@ class CheckpointService:
         host, data_dir = self._ports.host, self._ports.data_dir
         await asyncio.to_thread(inspection.check_room, host, data_dir, inspected, copies)
 
-    async def _begin(self, folder: Folder, dump: Dump, inspected: tuple[Inspected, ...]) -> None:
-        """Write down what is going to be dumped, and all that is known of it."""
+    async def _begin(self, folder: Folder, dump: Dump, inspected: tuple[Inspected, ...]) -> str:
+        """Write down what is going to be dumped, and all that is known of it; returns what to say of it."""
         facts = self._ports.facts()
         for target, one in zip(dump.targets, inspected, strict=True):
             place = self._ports.shelf.place(CheckpointId(target.checkpoint_id))
@@ -201,26 +211,37 @@ class CheckpointService:
             origin = Origin(dump.job_id, dump.engine, facts, names, dump.leave_running)
             await asyncio.to_thread(window.prepare_parts, folder, target)
             await asyncio.to_thread(parts.begin, place, origin, one)
+        words = _DUMPING
+        if dump.engine == "runc":
+            wanted = {CheckpointId(t.checkpoint_id): t.memory_bytes for t in dump.targets}
+            if short := await self._scratch.take(wanted):
+                words = f"{_DUMPING} to the disk; in memory: {short}"
         await asyncio.to_thread(folder.write, dump)
+        return words
 
     async def _finish(
-        self, folder: Folder, dump: Dump, report: Report
+        self, folder: Folder, dump: Dump, report: Report, words: str = _DUMPING
     ) -> tuple[CheckpointResult, ...]:
         """Dump, or wait for the dump that runs; then make checkpoints of what it left."""
-        run = self._run_script if dump.engine == "runc" else self._ask_others
-        pause_ms = await run(folder, dump, report)
+        if dump.engine == "runc":
+            pause_ms = await self._run_script(folder, dump, report, words)
+        else:
+            pause_ms = await self._ask_others(folder, dump, report)
         report(Progress(80, "Putting the checkpoint together"))
         for target in dump.targets:
             place = self._ports.shelf.place(CheckpointId(target.checkpoint_id))
             await commands.finish(asyncio.to_thread(parts.settle, place, pause_ms), _SETTLE_S)
+            self._scratch.settled(target.checkpoint_id)
         results = await asyncio.to_thread(self._results, dump)
         await asyncio.to_thread(window.forget, folder)
         report(Progress(100, "Checkpoint is on the node"))
         return results
 
-    async def _run_script(self, folder: Folder, dump: Dump, report: Report) -> float | None:
-        look = _Look(folder, dump, report)
-        report(Progress(10, "Dumping"))
+    async def _run_script(
+        self, folder: Folder, dump: Dump, report: Report, words: str
+    ) -> float | None:
+        look = _Look(folder, dump, report, words)
+        report(Progress(10, words))
         async with window.opened(folder, dump) as running:
             result = await running.wait(look)
         return result.pause_ms if dump.pauses else None
@@ -279,18 +300,18 @@ class CheckpointService:
 class _Look:
     """Tells how much of the memory is on the disk; a look at a few files, so it never blocks."""
 
-    def __init__(self, folder: Folder, dump: Dump, report: Report) -> None:
+    def __init__(self, folder: Folder, dump: Dump, report: Report, words: str) -> None:
         self._images = [
             folder.host.path(folder.parts(target)) / layout.CHECKPOINT_DIR
             for target in dump.targets
         ]
         self._total = sum(target.memory_bytes for target in dump.targets)
-        self._report = report
+        self._report, self._words = report, words
 
     def __call__(self) -> None:
         done = sum(p.stat().st_size for d in self._images for p in d.glob("pages-*.img"))
         percent = 10 + 70 * min(done / self._total, 1) if self._total else 10
-        self._report(Progress(percent, "Dumping", done, max(self._total, done)))
+        self._report(Progress(percent, self._words, done, max(self._total, done)))
 
 
 def _dump(

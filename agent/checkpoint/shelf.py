@@ -15,6 +15,7 @@ from agent import errors
 from agent.formats import layout, record
 from agent.formats.jobs import CheckpointId
 from agent.formats.record import CheckpointRecord
+from agent.runtimes import tmpfs
 from agent.runtimes.commands import Host
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -43,8 +44,11 @@ class Shelf:
 
     def __init__(self, host: Host, data_dir: str) -> None:
         self.folder = f"{data_dir}/checkpoints"  # as the node sees it
+        self._host = host
         self._root = host.path(self.folder)
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._marks = host.path(f"{data_dir}/in-memory")
+        for folder in (self._root, self._marks):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def place(self, checkpoint_id: CheckpointId) -> Path:
         """Where the parts of ``checkpoint_id`` are or will be."""
@@ -91,10 +95,38 @@ class Shelf:
         except FileNotFoundError:
             return False
         except OSError:  # the trash of an earlier, interrupted delete
-            shutil.rmtree(trash)
+            self._discard(trash)
             place.rename(trash)
-        shutil.rmtree(trash)
+        self._discard(trash)
         return True
+
+    def mark(self, checkpoint_id: CheckpointId) -> Path:
+        """The file that is there while the images of ``checkpoint_id`` are on a tmpfs (``scratch``)."""
+        return self._marks / check_id(checkpoint_id)
+
+    def marked(self) -> tuple[CheckpointId, ...]:
+        """The checkpoints that have such a mark."""
+        return tuple(CheckpointId(path.name) for path in self._marks.iterdir() if is_id(path.name))
+
+    def leave_memory(self, checkpoint_id: CheckpointId) -> None:
+        """Have the images of a checkpoint where the disk has them, if they were in memory until now."""
+        self._uncover(self.place(checkpoint_id), checkpoint_id)
+
+    def empty_trash(self) -> None:
+        """Remove what an agent that died had begun to delete."""
+        for trash in self._root.glob(f"{_TRASH}*"):
+            self._discard(trash)
+
+    def _discard(self, trash: Path) -> None:
+        self._uncover(trash, CheckpointId(trash.name.removeprefix(_TRASH)))
+        shutil.rmtree(trash)
+
+    def _uncover(self, place: Path, checkpoint_id: CheckpointId) -> None:
+        """Take away the tmpfs over the images in ``place``; the mark goes last."""
+        mark = self.mark(checkpoint_id)
+        if mark.exists():
+            tmpfs.unmount(self._host, f"{self.folder}/{place.name}/{layout.CHECKPOINT_DIR}")
+            mark.unlink(missing_ok=True)
 
     def pin(self, checkpoint_id: CheckpointId, pinned: bool = True) -> CheckpointRecord:
         """Keep a checkpoint from retention, or no longer.

@@ -66,6 +66,25 @@ each() { # each COMMAND: run it for every container, its plan loaded
   done
 }
 
+is_apart() { # whether this runs in our own cgroup, which no pod's memory limit counts
+  apart=1
+  while IFS=: read -r _ controllers path; do
+    case $controllers in
+      *memory*) case $path in */snap-agent) return 0 ;; *) return 1 ;; esac ;;
+      '') case $path in */snap-agent) apart=0 ;; esac ;;
+    esac
+  done </proc/self/cgroup
+  return "$apart"
+}
+
+lodge() { # pages on a tmpfs are charged to who writes them
+  value "$here/plan" images && images=$found
+  parts=${images%/*}
+  mark=${parts%/*/*}/in-memory/${parts##*/}
+  [ -e "$mark" ] || return 0
+  is_apart || { umount -l "$images" && rm -f "$mark"; }
+}
+
 freeze() {
   [ "$was_paused" = 0 ] || return 0
   "$binary" --root "$root" pause "$container"
@@ -142,6 +161,7 @@ run() {
   trap 'stopped=1; : >"$folder/stop"' TERM INT HUP
   trap finish EXIT
   renice -n -15 -p $$ >/dev/null 2>&1 # who waits is a process that stands still; the rest of the node can wait
+  each lodge || exit 1
   frozen_ns=$(date +%s%N)
   echo $((frozen_ns + timeout_ms * 1000000)) >"$folder/deadline"
   if [ "$pause" = 1 ]; then

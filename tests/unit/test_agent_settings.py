@@ -24,6 +24,7 @@ def test_defaults_are_for_a_node_without_kubernetes() -> None:
         ("SNAP_HOST_ROOT", "host", "SNAP_HOST_ROOT must be an absolute path"),
         ("SNAP_PREPARE", "yes", "SNAP_PREPARE must be one of report, auto"),
         ("SNAP_MAX_DUMPS", "0", "SNAP_MAX_DUMPS must be a whole number from 1 to 64"),
+        ("SNAP_CHECKPOINT_SCRATCH", "/tmp", "SNAP_CHECKPOINT_SCRATCH must be disk, auto or a"),
         ("SNAP_LOG_FORMAT", "xml", "SNAP_LOG_FORMAT must be one of text, json"),
     ],
 )
@@ -32,6 +33,12 @@ def test_a_wrong_setting_is_named_in_one_sentence(name: str, value: str, sentenc
         settings.from_environment({name: value})
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "most"), [("disk", 0), ("1048576", 1 << 20), ("AUTO", 1 << 60)])
+def test_memory_for_dumps_is_a_word_or_a_size(text: str, most: int) -> None:
+    given = settings.from_environment({"SNAP_CHECKPOINT_SCRATCH": text})
+    assert given.checkpoint_scratch_bytes == most
 
 
 def test_a_token_in_the_environment_is_allowed_warned_about_and_never_shown() -> None:
