@@ -52,6 +52,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--readers", type=int, default=49, help="that see their own jobs [49]")
     parser.add_argument("--seconds", type=float, default=60.0, help="of rest [60]")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=sorted(conducting.PARTS),
+        help="alone; may be repeated [all]",
+    )
     parser.add_argument("--smoke", action="store_true", help="a few agents, in seconds")
     return parser.parse_args(argv)
 
@@ -59,7 +65,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> Run:
     shapes = [plan.shape(options.updates, each) for each in options.jobs_each or (4, 1)]
     fitting = [plan.Shape(min(s.agents, options.agents), s.jobs_each) for s in shapes]
-    return Run(options.agents, options.seconds, fitting, options.readers)
+    parts = frozenset(options.part or conducting.PARTS)
+    return Run(options.agents, options.seconds, fitting, options.readers, parts=parts)
 
 
 def _say(text: str) -> None:

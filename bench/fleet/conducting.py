@@ -7,7 +7,7 @@ import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from controlplane.store.database import FILE
 
 _STORED_S: Final = 10.0
 _REPORT_S: Final = 20.0
+REST, NEWS, RETURN = "rest", "news", "return"
+PARTS: Final = frozenset({REST, NEWS, RETURN})
 Say = Callable[[str], None]
 
 
@@ -37,6 +39,7 @@ class Run:
         seconds: that processor time at rest is measured over; news are sent for a third of it.
         shapes: who reports, one after the other.
         readers: WebSockets that see their own user's jobs, besides the one that sees all.
+        parts: what is measured; the rest is left out.
     """
 
     agents: int
@@ -44,6 +47,7 @@ class Run:
     shapes: Sequence[Shape]
     readers: int
     settle_s: float = 5.0
+    parts: frozenset[str] = PARTS
 
     def jobs(self) -> list[int]:
         """How many jobs each agent has."""
@@ -62,7 +66,7 @@ def conduct(run: Run, say: Say) -> Iterator[Figure]:
     plan.open_files(run.agents)
     plan.keep_off_measured_core()
     with tempfile.TemporaryDirectory(prefix="snap-fleet-") as folder:
-        bare_bytes = _bare(run, Path(folder) / "tls", say)
+        bare_bytes = _bare(run, Path(folder) / "tls", say) if REST in run.parts else 0.0
         home = Home(Path(folder) / "data", api_servers.free_port(), api_servers.free_port())
         with servers.control_plane(home) as served:
             token, ca_pem = filling.set_up(served, run.readers)
@@ -73,10 +77,12 @@ def conduct(run: Run, say: Say) -> Iterator[Figure]:
             before = _memory(served.process)
             with servers.helper("bench.fleet.agents", Crew(dialling, run.jobs())) as crew:
                 joined_s = _join(crew, run, say)
-                yield from _at_rest(run, served, (before, bare_bytes, joined_s), say)
-                for shape in run.shapes:
+                if REST in run.parts:
+                    yield from _at_rest(run, served, (before, bare_bytes, joined_s), say)
+                for shape in run.shapes if NEWS in run.parts else ():
                     yield _news(run, shape, (served, home, crew), say)
-                yield from _restart(run, first, (home, crew), say)
+                if RETURN in run.parts:
+                    yield from _restart(run, first, (home, crew), say)
 
 
 def _bare(run: Run, folder: Path, say: Say) -> float:
@@ -126,7 +132,7 @@ def _news(run: Run, shape: Shape, known: tuple[Served, Home, Helper], say: Say) 
         sent = crew.ask(f"report {shape.agents} {shape.jobs_each} {seconds}")
         percent = (served.cpu_s() - used) / sent["seconds"] * 100
         _wait_stored(home, shape, sent["steps"])
-        seen = readers.ask("end")
+        seen = _seen(readers, sent["updates"])
     notes = {
         "updates_per_s": sent["updates"] / sent["seconds"],
         "agents": shape.agents,
@@ -146,6 +152,16 @@ def _news(run: Run, shape: Shape, known: tuple[Served, Home, Helper], say: Say) 
         told = f"{seen['open']} of {len(tokens)} are open, {seen['all']['updates']} updates seen"
         raise RuntimeError(f"A WebSocket was dropped or missed news: {told} of {sent['updates']}.")
     return Goals.NEWS.figure(seen["all"]["p99_ms"], notes)
+
+
+def _seen(readers: Helper, updates: int) -> Mapping[str, Any]:
+    """What was seen, once the last news are: they are stored a moment before they are told."""
+    deadline = time.monotonic() + _STORED_S
+    while True:
+        seen = readers.ask("end")
+        if seen["all"]["updates"] >= updates or time.monotonic() > deadline:
+            return seen
+        time.sleep(0.1)
 
 
 def _wait_stored(home: Home, shape: Shape, steps: int) -> None:
