@@ -30,6 +30,7 @@ from agent.formats import (
     fingerprint,
     layout,
     overlay,
+    pending_signals,
     record,
     slave_mounts,
     tcp_close,
@@ -282,6 +283,7 @@ def _relax(place: Path) -> None:
     try:
         tcp_close.relax(images)
         slave_mounts.make_private(images)
+        pending_signals.forget_continue(images)
     except (OSError, ValueError) as cause:  # as good as before; most restores do without
         _log.warning("the images of checkpoint %s stay as CRIU wrote them: %s", place.name, cause)
 

@@ -8,6 +8,7 @@ Source: CRIU, images/{inventory,pstree,core,creds,pagemap,stats}.proto; ``criu_e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -161,6 +162,18 @@ def without_tcp_close(message: bytes) -> bytes:
     entry = _parse(images_pb2.inventory_entry, message)
     entry.ClearField("tcp_close")
     return entry.SerializeToString()  # what our subset does not know goes through unchanged
+
+
+def without_signal(message: bytes, number: int) -> bytes:
+    """The entry of ``core-<pid>.img``, signal ``number`` no longer pending; the same bytes where it was not."""
+    entry = _parse(images_pb2.core_entry, message)
+    changed = False
+    for queue in (entry.tc.signals_s, entry.thread_core.signals_p):
+        for pending in list(queue.signals):
+            if int.from_bytes(pending.siginfo[:4], sys.byteorder) == number:
+                queue.signals.remove(pending)
+                changed = True
+    return entry.SerializeToString() if changed else message
 
 
 def without_master(message: bytes) -> bytes:

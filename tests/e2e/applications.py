@@ -101,7 +101,6 @@ class Application:
         ask: what it says of its state, by its address and a way to run words in it; equal before and after.
         rounds: whether its log counts on (``round N``).
         files: a ConfigMap's, mounted at /app.
-        moves: how often it is moved. A checkpoint of a restored PostgreSQL can't be restored (docs/limits.md).
     """
 
     name: str
@@ -112,7 +111,6 @@ class Application:
     rounds: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     memory: str = "512Mi"
-    moves: int = 2
 
 
 def http(address: str, path: str = "/", port: int = 8080) -> str:
@@ -161,7 +159,6 @@ ALL = (
         5432,
         _rows,
         lambda run: psql(run, "create table kept (n int); insert into kept values (40), (2)"),
-        moves=1,
     ),
     Application(
         "nginx",
