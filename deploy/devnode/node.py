@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import grpc
+
 from deploy.devnode import cgroups, containerd, network, processes
 from deploy.devnode.instance import NODE_NUMBERS, Instance
 from deploy.devnode.processes import Launch
 from deploy.devnode.rootfs import REPOSITORY, NodeParts
+from snap_protos.runtime.v1 import api_pb2 as cri
+from snap_protos.runtime.v1 import api_pb2_grpc as services
 
 INIT: Final = Path(__file__).with_name("node-init.sh")
+PROBE_S: Final = 5.0
 SERVICES: Final = "etc/devnode/services"
 CRI_SOCKETS: Final = ("run/containerd/containerd.sock", "run/crio/crio.sock")
 ENVIRONMENT: Final = {
@@ -172,7 +176,7 @@ class Node:
         before = self.containerd_pid()
         self.kill_containerd()
         processes.wait_until(
-            lambda: self.containerd_pid() not in ("", before) and _accepts(self.cri_socket),
+            lambda: self.containerd_pid() not in ("", before) and _serves(self.cri_socket),
             f"containerd on {self.name}",
             timeout_s=40,
             log=self.log,
@@ -246,7 +250,7 @@ def wait_ready(node: Node, *, timeout_s: float = 40) -> None:
         processes.NotReady: it did not in time.
     """
     processes.wait_until(
-        lambda: _accepts(node.cri_socket),
+        lambda: _serves(node.cri_socket),
         node.name,
         timeout_s=timeout_s,
         log=node.log,
@@ -331,11 +335,13 @@ def _environment(
     }
 
 
-def _accepts(path: Path) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2)
-            probe.connect(str(path))
-    except OSError:
-        return False
+def _serves(path: Path) -> bool:
+    """Whether the runtime takes calls: its socket is there seconds before its CRI service is."""
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        try:
+            services.RuntimeServiceStub(channel).ListPodSandbox(
+                cri.ListPodSandboxRequest(), timeout=PROBE_S
+            )
+        except grpc.RpcError:
+            return False
     return True
