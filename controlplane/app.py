@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,9 @@ from controlplane.checkpoints.reports import Reports
 from controlplane.checkpoints.restoring import PodRestoring, Surroundings
 from controlplane.checkpoints.service import CheckpointService
 from controlplane.checkpoints.uploads import Uploads
-from controlplane.clusters import own, telling, tokens
+from controlplane.clusters import coldstarts, own, telling, tokens
 from controlplane.clusters.accounts import ServiceAccounts
+from controlplane.clusters.coldstarts import ColdStartKeeper
 from controlplane.clusters.configs import ClusterConfigs
 from controlplane.clusters.directory import ClusterDirectory
 from controlplane.clusters.events import EventRecorder
@@ -66,7 +68,7 @@ from controlplane.live.figures import JobFigures
 from controlplane.live.hub import LiveHub
 from controlplane.registries.configs import RegistryConfigs
 from controlplane.settings import Address, Settings
-from controlplane.store import agents
+from controlplane.store import agents, restores
 from controlplane.store import checkpoints as checkpoint_rows
 from controlplane.store.database import Store, open_store
 from controlplane.store.records import Job, Restore
@@ -178,10 +180,23 @@ async def compose(
     clusters = ClusterConfigs(store, sealer)
     await own.register(clusters, settings.cluster_name, os.environ)
     cluster_apis = ClusterApis(clusters)
+    recorder = EventRecorder(cluster_apis)
+
+    def asked_since(cluster: str, namespace: str) -> datetime | None:
+        return hook_servers.asked_since(cluster, namespace)  # made below, before anything is kept
+
     keepers = (
         NodeKeeper(nodes),
         RuntimeClassKeeper(),
         CaKeeper(lambda: certificate.ca_pem, settings.ca_namespace),
+        ColdStartKeeper(
+            coldstarts.Means(
+                agents=fleet,
+                asked_since=asked_since,
+                answered=lambda uids: store.read(lambda db: restores.pods_told_of(db, uids)),
+                tell=recorder.tell,
+            )
+        ),
     )
     following = ClusterFollowing(cluster_apis, keepers)
     arrivals = Arrivals()
@@ -212,7 +227,6 @@ async def compose(
     )
     pods = ClusterPods(store, directory, cluster_apis, fleet, following.everything)
     fleet.attach(following.node_of)
-    recorder = EventRecorder(cluster_apis)
 
     async def checkpointed(job: Job) -> None:
         recorder.tell(

@@ -158,4 +158,5 @@ class Figures:
 
 
 def _traits(nodes: Nodes, cluster: str) -> Mapping[str, Traits]:
-    return {node.node: node.facts for node in nodes.nodes(cluster) if node.connected}
+    """By node, also of agents that are away: what they told last is better than nothing."""
+    return {node.node: node.facts for node in nodes.nodes(cluster)}

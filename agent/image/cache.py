@@ -30,6 +30,7 @@ from agent.image.reference import ImageReference
 from agent.image.registry import Registry
 
 _log: Final = logging.getLogger(__name__)
+_HURRIED: Final = Backoff(tries=2, first_s=0.5)
 _LAYERS_AT_ONCE: Final = 4  # over all fetches; their buffers stay below 20 MiB
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -127,6 +128,7 @@ class Cache:
         report: Report,
         *,
         goes_on: bool = True,
+        hurried: bool = False,
     ) -> Path:
         """The folder with the parts of ``image`` (``<host>/<repository>@sha256:…``), all checked.
 
@@ -136,6 +138,7 @@ class Cache:
         Args:
             access: how to reach the registry; None: anonymously.
             goes_on: whether the transfer outlives this call when it is cancelled.
+            hurried: a pod waits: a registry that is not there at once is given up at once.
 
         Raises:
             NotFound: the registry does not have it.
@@ -148,7 +151,8 @@ class Cache:
             return folder
         transfer = self._transfers.get(reference.digest)
         if transfer is None:
-            transfer = self._begin(reference, access or RegistryAccess(reference.host))
+            backoff = _HURRIED if hurried else self._backoff
+            transfer = self._begin(reference, access or RegistryAccess(reference.host), backoff)
         transfer.goes_on = transfer.goes_on or goes_on
         transfer.waiting += 1
         transfer.reports.append(report)
@@ -172,7 +176,9 @@ class Cache:
     def _folder(self, wanted: Digest) -> Path:
         return self._root / wanted.removeprefix("sha256:")
 
-    def _begin(self, reference: ImageReference, access: RegistryAccess) -> _Transfer:
+    def _begin(
+        self, reference: ImageReference, access: RegistryAccess, backoff: Backoff
+    ) -> _Transfer:
         reports: list[Report] = []
 
         def tell(progress: Progress) -> None:
@@ -180,7 +186,7 @@ class Cache:
                 report(progress)
 
         task = asyncio.create_task(
-            self._transfer(reference, access, tell), name=f"fetch {reference}"
+            self._transfer(reference, access, backoff, tell), name=f"fetch {reference}"
         )
         transfer = self._transfers[reference.digest] = _Transfer(task, reports)
         task.add_done_callback(lambda done: self._ended(reference, done))
@@ -194,13 +200,14 @@ class Cache:
             _log.warning("fetching %s failed: %s", reference, words)
 
     async def _transfer(
-        self, reference: ImageReference, access: RegistryAccess, report: Report
+        self, reference: ImageReference, access: RegistryAccess, backoff: Backoff, report: Report
     ) -> Path:
+        """``backoff``: how patiently the registry is asked for the image's description."""
         wanted = reference.digest
         folder = self._folder(wanted)
         partial = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
         async with Registry.connect(access, self._allowed_realms) as registry:
-            image = await fetch.describe(registry, reference, self._backoff)
+            image = await fetch.describe(registry, reference, backoff)
             await self._make_room(wanted, image.expected_bytes)
             try:
                 with unpack.disk_errors(self._root):

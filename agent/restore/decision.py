@@ -193,7 +193,7 @@ class Decider:
     async def _fetch(self, image: str, deadline: float) -> None:
         try:
             access = self.credentials.access(image)
-            task = asyncio.ensure_future(self.fetcher.fetch(image, access, _silent))
+            task = asyncio.ensure_future(self.fetcher.fetch(image, access, _silent, hurried=True))
             task.set_name(f"fetch of {image}")
             self.spawn(task)
             await asyncio.wait({task}, timeout=max(deadline - time.monotonic(), 0))

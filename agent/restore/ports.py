@@ -37,10 +37,13 @@ class Pods(Protocol):
 class Fetcher(Protocol):
     """Brings checkpoint images into the node's cache."""
 
-    async def fetch(self, image: str, access: RegistryAccess | None, report: Report) -> Path:
+    async def fetch(
+        self, image: str, access: RegistryAccess | None, report: Report, *, hurried: bool = False
+    ) -> Path:
         """The folder with the flat parts of ``image`` (``<host>/<repository>@sha256:…``).
 
-        Every byte was checked against the digest. At once when it is there already.
+        Every byte was checked against the digest. At once when it is there already; ``hurried``: a registry that
+        is not there at once is given up at once.
         """
 
     def hold(self, wanted: Digest) -> AbstractContextManager[Path]:

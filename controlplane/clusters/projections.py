@@ -10,7 +10,10 @@ from typing import Final
 from controlplane.kube.labels import PREFIX
 from controlplane.kube.resources import Object
 
-_METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "labels")
+_METADATA: Final = (
+    *("name", "namespace", "uid", "resourceVersion"),
+    *("creationTimestamp", "deletionTimestamp", "labels"),
+)
 
 
 def pod(found: Object) -> Object:

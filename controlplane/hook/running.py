@@ -9,13 +9,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from controlplane.errors import Conflict, SnapError
 from controlplane.hook import webhook
 from controlplane.hook.addresses import Reaching
-from controlplane.hook.admission import Answer, Policy, answer
+from controlplane.hook.admission import NEVER, Answer, Policy, answer
 from controlplane.hook.authority import Authority, Wanted
 from controlplane.hook.cluster_watch import ClusterWatch, Spawn
 from controlplane.hook.fitting import Traits
@@ -23,7 +23,7 @@ from controlplane.hook.index import Index
 from controlplane.hook.listener import Listener
 from controlplane.hook.registering import Clusters, Registrar, pod_of
 from controlplane.kube.resources import Object
-from controlplane.kube.workloads import CONTAINERS
+from controlplane.kube.workloads import CONTAINERS, moment
 from controlplane.store import starts, workloads
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
@@ -175,6 +175,14 @@ class HookServers:
                     return ""
                 reason = given.reason or f"hook {running.row.name} does not look at it"
         return reason
+
+    def asked_since(self, cluster: str, namespace: str) -> datetime | None:
+        """Since when new pods there that want it are brought before a hook; None: they are not."""
+        if namespace in NEVER | self._means.reaching.left_alone():
+            return None
+        rows = [r.row for r in self._running.values() if r.row.cluster == cluster]
+        moments = (moment(row.updated_at) for row in rows if self.is_running(row.name))
+        return min((one for one in moments if one), default=None)
 
     async def _follow_store(self) -> None:
         revision, refreshed_at = -1, 0.0

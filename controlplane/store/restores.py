@@ -30,6 +30,13 @@ def put(db: Database, told: Sequence[Restore]) -> None:
         )
 
 
+def pods_told_of(db: Database, uids: Sequence[str]) -> frozenset[str]:
+    """Of these pods, those of which a node told how a container was started."""
+    marks = ", ".join("?" * len(uids))
+    query = f"SELECT DISTINCT pod_uid FROM restores WHERE pod_uid IN ({marks})"  # noqa: S608 - marks
+    return frozenset(str(uid) for (uid,) in db.execute(query, list(uids)))
+
+
 def of_digests(db: Database, digests: Sequence[str]) -> tuple[int, Restore | None]:
     """How many starts there were from images of these digests, and the latest."""
     marks = ", ".join("?" * len(digests))
