@@ -12,6 +12,7 @@ import controlplane
 from controlplane import app, logs, settings
 from controlplane.api import assembly
 from controlplane.errors import SnapError
+from controlplane.garbage import SetAside
 from controlplane.settings import Settings
 from controlplane.store import backup, rotation, secrets
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _restore(chosen, options.path)
         if options.command == "rotate-key":
             return _rotate(chosen)
+        SetAside().begin()
         asyncio.run(app.run(chosen))
     except settings.SettingError as failure:
         sys.stderr.write(f"snap-api: {failure}\n")
