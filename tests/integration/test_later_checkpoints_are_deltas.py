@@ -58,6 +58,23 @@ while True: time.sleep(9)
 """
 
 
+# Memory full of random pages; SIGUSR2 writes zeros to two of five, SIGUSR1 has it say what it holds. A large block
+# begins 16 bytes after the start of a page.
+WIPED: Final = """
+import os, signal, time, zlib
+memory = bytearray(64 << 20)
+for n in range(0, len(memory), 1 << 20): memory[n:n + (1 << 20)] = os.urandom(1 << 20)
+def say(line): os.write(1, (line + "\\n").encode())
+def wipe(*_):
+    for n in range(4080, len(memory) - (2 << 12), 5 << 12): memory[n:n + (2 << 12)] = bytes(2 << 12)
+    say("wiped 1")
+signal.signal(signal.SIGUSR1, lambda *_: say(f"sum {zlib.crc32(memory):08x}"))
+signal.signal(signal.SIGUSR2, wipe)
+say("up 1")
+while True: time.sleep(9)
+"""
+
+
 def said(pod: Pod, word: str) -> list[str]:
     return [line.split()[1] for line in pod.lines() if line.startswith(word + " ")]
 
@@ -160,6 +177,29 @@ def test_processes_that_came_and_went_are_restored_by_everybody(
     login = world.checkpoints.user, world.checkpoints.password
     stock = pods2.run(replace(spec, name="stock", image=by_digest(later), auth=login))
     assert family(pods2, stock) == wanted
+
+
+def test_pages_that_became_zeros_travel_for_nothing_and_are_zeros_for_everybody(
+    deployed: Deployment, world: World, pods1: Pods, pods2: Pods
+) -> None:
+    spec = PodSpec("wiped", "hog", command=("/usr/bin/python3", "-S", "-E", "-u", "-c", WIPED))
+    pod = pods1.run(spec)
+    wait(pod, "up")
+    base = checkpoint(deployed, pod, "wiped")
+    ask(pods1, pod, signal.SIGUSR2, "wiped")
+    wanted = ask(pods1, pod, signal.SIGUSR1, "sum")
+    later = checkpoint(deployed, pod, "wiped")
+    known = record_of(deployed, later)
+    assert known.parent == base["push"]["checkpoint_id"]
+    assert known.size_bytes > 64 << 20  # CRIU dumps what was written to, zeros as well
+    assert later["push"]["pushed_bytes"] < 2 << 20
+
+    annotations = {"snap.weaversoft.io/checkpoint": json.dumps({"app": by_digest(later)})}
+    ours = pods2.run(replace(spec, handler="snap", annotations=annotations))
+    assert ask(pods2, ours, signal.SIGUSR1, "sum") == wanted
+    login = world.checkpoints.user, world.checkpoints.password
+    stock = pods2.run(replace(spec, name="stock", image=by_digest(later), auth=login))
+    assert ask(pods2, stock, signal.SIGUSR1, "sum") == wanted
 
 
 def family(pods: Pods, pod: Pod) -> list[str]:
