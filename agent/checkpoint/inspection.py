@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agent import errors
+from agent.checkpoint import host_files, watched
 from agent.checkpoint.plan import Copy
 from agent.checkpoint.targets import Found
 from agent.formats import layout, template
+from agent.formats.fingerprint import HostFile
 from agent.formats.jobs import CheckpointSpec
 from agent.formats.template import MountFact, Template
 from agent.runtimes import mounts, processes, runc
@@ -40,6 +42,8 @@ class Inspected:
         volumes: those whose content goes into the archive.
         shm_used: there are files in its /dev/shm.
         addresses: those of its pod that it listens at, by name instead of "any".
+        watched: what it watches by inotify, as it sees it.
+        host_files: of the node's own, that it has open.
     """
 
     found: Found
@@ -55,6 +59,8 @@ class Inspected:
     volumes: tuple[MountFact, ...]
     shm_used: bool
     addresses: tuple[str, ...]
+    watched: tuple[str, ...]
+    host_files: tuple[HostFile, ...]
     warnings: tuple[str, ...]
 
 
@@ -73,7 +79,10 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
     upper, root_mode = await asyncio.to_thread(_root, host, found.detail.pid)
     bound = await asyncio.to_thread(processes.bound_addresses, host, pids)
     addresses = tuple(sorted(bound))
-    used = await asyncio.to_thread(processes.used_paths, host, pids)
+    seen = await asyncio.to_thread(watched.find, host, found.name, pids)
+    used = await asyncio.to_thread(processes.used_paths, host, pids) | set(seen)
+    outside = tuple(mount for mount in asked.mounts if _is_outside(mount))
+    open_there = await asyncio.to_thread(host_files.find, host, found.detail.pid, outside, used)
     volumes = tuple(
         mount for mount in asked.mounts if mount.kind == "emptydir" or _is_open(mount, used)
     )
@@ -92,7 +101,9 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         volumes=volumes,
         shm_used=await asyncio.to_thread(_is_shm_used, host, copies),
         addresses=addresses,
-        warnings=_warnings(found, asked, spec, addresses),
+        watched=seen,
+        host_files=open_there,
+        warnings=_warnings(spec, [*_bound(found, addresses), *_unsaved(found, asked, open_there)]),
     )
 
 
@@ -206,27 +217,37 @@ def _is_shm_used(host: Host, copies: tuple[Copy, ...]) -> bool:
         return False
 
 
-def _warnings(
-    found: Found, asked: Template, spec: CheckpointSpec, addresses: tuple[str, ...]
-) -> tuple[str, ...]:
-    said = [
-        f"Container {found.name} listens at its pod's own address {one}, so a pod with another one "
-        "starts cold; have it listen at any address (0.0.0.0, ::)."
-        for one in addresses
-    ]
+def _warnings(spec: CheckpointSpec, said: Sequence[str]) -> tuple[str, ...]:
     if said and spec.strict:
         raise errors.Refused(f"{said[0]} Leave out strict to accept that.")
+    return tuple(said)
+
+
+def _bound(found: Found, addresses: tuple[str, ...]) -> Iterator[str]:
+    for one in addresses:
+        yield (
+            f"Container {found.name} listens at its pod's own address {one}, so a pod with another one "
+            "starts cold; have it listen at any address (0.0.0.0, ::)."
+        )
+
+
+def _is_outside(mount: MountFact) -> bool:
+    return mount.kind == "host" and mount.source not in _HARMLESS_HOST_PATHS
+
+
+def _unsaved(found: Found, asked: Template, there: tuple[HostFile, ...]) -> Iterator[str]:
     for mount in asked.mounts:
-        outside = mount.kind == "host" and mount.source not in _HARMLESS_HOST_PATHS
-        if mount.sub_path or (outside and not mount.read_only):
-            text = (
+        files = [file.path for file in there if host_files.is_below(file.path, mount)]
+        if _is_outside(mount) and files:
+            yield (
+                f"Container {found.name} has {files[0]} open, of a hostPath, which is not saved: a pod "
+                "starts cold where that file is missing or another; keep it in an emptyDir."
+            )
+        elif mount.sub_path or (_is_outside(mount) and not mount.read_only):
+            yield (
                 f"What container {found.name} has at {mount.destination} (a "
                 f"{'subPath' if mount.sub_path else 'hostPath or other'} volume) is not saved."
             )
-            if spec.strict:
-                raise errors.Refused(f"{text} Leave out strict to accept that.")
-            said.append(text)
-    return tuple(said)
 
 
 def _size(host: Host, upper: str, copies: tuple[Copy, ...]) -> int:
@@ -260,7 +281,8 @@ def check_room(
         Refused: code INSUFFICIENT_STORAGE.
     """
     needed = copies * sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
-    disk = os.statvfs(host.path(data_dir))
+    place = host.path(f"{data_dir}/checkpoints")  # may be a disk of its own
+    disk = os.statvfs(place if place.is_dir() else host.path(data_dir))
     free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * FREE_FLOOR)
     if free - needed < floor:
         raise errors.Refused(

@@ -187,6 +187,7 @@ def _fingerprint(origin: Origin, one: Inspected) -> Fingerprint:
         cut=origin.engine == "runc",
         volumes=tuple(volume.name for volume in one.volumes),
         addresses=one.addresses,
+        host_files=one.host_files,
         namespace=box.namespace,
         pod_name=box.name,
         container_name=one.found.name,

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from agent import errors
+from agent.checkpoint import watched
 from agent.checkpoint.shelf import check_id, is_id
 from agent.formats import layout
 from agent.runtimes import detached
@@ -59,6 +60,7 @@ class DumpTarget(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     was_paused: bool = False
     copies: tuple[Copy, ...] = ()
+    watched: tuple[str, ...] = ()  # by inotify, as the container sees it
 
 
 class Dump(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +122,8 @@ class Folder:
     def _write_target(self, number: int, target: DumpTarget, dump: Dump) -> None:
         folder, here = f"{self.path}/{number}", self.here / str(number)
         (here / "home/.criu").mkdir(parents=True)
-        options = (*CRIU_OPTIONS, _TIMEOUT, f"action-script {folder}/cut")
+        found = watched.options(target.watched)
+        options = (*CRIU_OPTIONS, *found, _TIMEOUT, f"action-script {folder}/cut")
         _write(here / "home/.criu/default.conf", "\n".join(options) + "\n")
         _write(here / "cut", _action_script(folder))
         (here / "cut").chmod(0o700)

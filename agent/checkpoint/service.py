@@ -328,6 +328,7 @@ def _dump(
             memory_bytes=one.memory_bytes,
             was_paused=one.was_paused,
             copies=one.copies if engine == "runc" else (),
+            watched=one.watched,
         )
         for one in inspected
     )

@@ -12,6 +12,13 @@ import msgspec
 from agent.formats import layout
 
 
+class HostFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the node's own that the container had open, by its path in there; without a size it is a folder."""
+
+    path: str
+    size_bytes: int | None = None
+
+
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a checkpoint was taken, and what it needs.
 
@@ -29,6 +36,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         cut: whether files, volumes and memory are of one moment (engine runc) or files came later.
         volumes: names of the volumes whose content is in the archive.
         addresses: of its pod, that it listens at; a pod with another one can't have it.
+        host_files: of hostPath volumes, that it has open.
     """
 
     architecture: str
@@ -50,6 +58,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     cut: bool = True
     volumes: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    host_files: tuple[HostFile, ...] = ()
     namespace: str = ""
     pod_name: str = ""
     container_name: str = ""

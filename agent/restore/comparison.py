@@ -29,6 +29,7 @@ IGNORED_ENV: Final = (
     "TERM",  # CRI-O gives it to every container, containerd to those with a terminal
 )
 HARMLESS_MOUNTS: Final = frozenset({"/run/.containerenv"})  # CRI-O's own, empty
+_SLOW_CPUS: Final = 0.5  # below that a restore was seen to take several times as long
 _MEMORY_MARGIN: Final = 0.98  # page tables and the kernel's own share come on top of the pages
 
 
@@ -52,6 +53,14 @@ def difference(
     for reason in _differences(old, new, memory_bytes, ignored_env):
         return reason
     return _uncovered(old, new, is_there)
+
+
+def slowness(new: Template) -> str:
+    """What makes the restore slow though not wrong, as a clause; "" when nothing does."""
+    if not new.cpu_quota or not new.cpu_period or new.cpu_quota >= _SLOW_CPUS * new.cpu_period:
+        return ""
+    milli = round(1000 * new.cpu_quota / new.cpu_period)
+    return f"its CPU limit of {milli}m makes the restore and what follows slower"
 
 
 def _differences(

@@ -19,6 +19,7 @@ from agent.restore import (
     asking,
     comparison,
     compatibility,
+    host_files,
     laziness,
     preparation,
     privileges,
@@ -264,6 +265,7 @@ class Decider:
         return Answer(
             restore=True,
             lazy=how.lazy,
+            reason=comparison.slowness(new.template),
             mode_reason=how.reason,
             images=self._on_node(parts / layout.CHECKPOINT_DIR),
             work=new.work,
@@ -361,6 +363,10 @@ class Decider:
             raise StartCold("differs", f"Not restored: {reason}.")
         if excess:
             raise StartCold("privileges", f"Not restored: {excess}.")
+        if reason := host_files.obstacle(
+            self.host, old.fingerprint.host_files, new.template.mounts
+        ):
+            raise StartCold("host_files", f"Not restored: {reason}.")
         return old
 
 

@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         code: a short name of the reason for COLD and FAILED ("no_grant", "criu_failed" …); of a restored one
             "hook_failed" if its hook did, else "".
-        reason: one sentence for people; "" when there is no code.
+        reason: one sentence for people; of a restored one without a code, a clause on what makes it slow, or "".
         details: the tool's own words.
         at: RFC 3339 UTC.
         prepare_ms: ask → answer; restore_ms: answer → restored, stopped; start_ms: ask → let go.

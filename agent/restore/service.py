@@ -119,7 +119,7 @@ class RestoreService:
             failure = StartCold("agent_error", f"Not restored: the agent failed: {cause}")
             await self._cold(box, request, subject, failure)
             return
-        expected = _outcome(request, subject, Action.RESTORED)
+        expected = _outcome(request, subject, Action.RESTORED, reason=answer.reason)
         answer = await self._lazy.begin(request, answer, expected)
         expected = msgspec.structs.replace(
             expected, mode="lazy" if answer.lazy else "eager", mode_reason=answer.mode_reason
@@ -234,7 +234,9 @@ class RestoreService:
             outcome.pod_name,
             outcome.container_name,
             outcome.action,
-            outcome.reason or f"in {outcome.start_ms:.0f} ms (pid {outcome.pid})",
+            f"in {outcome.start_ms:.0f} ms (pid {outcome.pid}) {outcome.reason}"
+            if outcome.action is Action.RESTORED
+            else outcome.reason,
         )
         try:
             await asyncio.to_thread(self.outcomes.add, outcome)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from controlplane.checkpoints import containers, naming, podtemplates, pushing
+from controlplane.checkpoints import containers, naming, podtemplates, probing, pushing
 from controlplane.checkpoints.commands import CheckpointCommand
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.checkpoints.pushing import PushPlan, PushSource
@@ -57,7 +57,13 @@ def plan(
     """
     chosen = containers.choose(pod, command.pod_name, command.container_name)
     job_id = clock.new_ulid()
-    made = tuple(_row(command, (cluster, job_id), pod, container, actor) for container in chosen)
+    made = tuple(
+        msgspec.structs.replace(
+            _row(command, (cluster, job_id), pod, container, actor),
+            warnings=probing.impatience(template, container.name),
+        )
+        for container in chosen
+    )
     spec = CheckpointSpec(
         namespace=command.namespace,
         pod_name=command.pod_name,

@@ -162,7 +162,8 @@ def completed(checkpoint: Checkpoint, result: CheckpointResult) -> Checkpoint:
         fingerprint_json=result.fingerprint_json or "{}",
         criu_options=result.criu_options,
         template_json=result.template_json or "{}",
-        warnings=result.warnings,
+        # those from before the job first; told again, nothing is there twice
+        warnings=tuple(dict.fromkeys((*checkpoint.warnings, *result.warnings))),
         revision=result.revision or 1,
         left_running=result.left_running,
         local=True,

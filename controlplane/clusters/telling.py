@@ -18,7 +18,8 @@ def _of_restore(one: Restore) -> list[News]:
     digest = one.image.rpartition("@")[2]
     if one.action == "restored":
         seconds = (one.start_ms or one.restore_ms) / 1000
-        what = f"restored {one.mode} in {seconds:.1f} s from {digest}".replace("  ", " ")
+        note = f"; {one.reason}" if one.reason and not one.code else ""
+        what = f"restored {one.mode} in {seconds:.1f} s from {digest}{note}".replace("  ", " ")
         reason, action, is_warning = "Restored", "Restore", False
     elif one.action == "cold":
         what = f"started cold because {_clause(one.reason)}"
@@ -56,6 +57,7 @@ def _of_checkpoint(one: Checkpoint) -> list[News]:
     pod = Subject(one.cluster, "Pod", one.pod_name, one.namespace, one.pod_uid)
     node = Subject(one.cluster, "Node", one.node)
     name = f"Container {one.container_name}"
+    warned = one.warnings if one.status is CheckpointStatus.COMPLETED else ()
     return [
         News(pod, reason, f"{name} {what}", "Checkpoint", is_warning),
         News(
@@ -65,6 +67,7 @@ def _of_checkpoint(one: Checkpoint) -> list[News]:
             "Checkpoint",
             is_warning,
         ),
+        *(News(pod, "CheckpointWarning", said, "Checkpoint", True) for said in warned),
     ]
 
 

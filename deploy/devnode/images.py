@@ -1,6 +1,6 @@
 """The base images of the devnode, made from programs here and files of the nodes' root tree.
 
-pause, counter, redis and hog; nothing is downloaded for them.
+pause, counter, redis, hog and python; nothing is downloaded for them.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def base_images(parts: NodeParts) -> dict[str, ImageSource]:
             (small, tuple(_redis(parts))), "redis-server", "--protected-mode", "no", "--save", ""
         ),
         "hog": _image((small, python, [hog]), "/usr/bin/python3", "-S", "-E", "-u", "/opt/hog.py"),
+        "python": _image((small, python, tuple(_system_calls(parts))), "/usr/bin/python3"),
     }
 
 
@@ -147,6 +148,15 @@ def _python(parts: NodeParts) -> Iterable[FileEntry]:
         source = parts.root / path.lstrip("/")
         if path.startswith(prefix) and source.is_file():
             yield FileEntry(path.lstrip("/"), source=source, mode=0o644)
+
+
+def _system_calls(parts: NodeParts) -> Iterable[FileEntry]:
+    """The modules ctypes and mmap, for programs that hold what only the kernel has names for."""
+    folder = parts.root / f"usr/lib/python{parts.python_version}"
+    modules = [next(folder.glob(f"lib-dynload/{name}.*.so")) for name in ("_ctypes", "mmap")]
+    for source in [*folder.glob("ctypes/*.py"), *modules]:
+        yield FileEntry(str(source.relative_to(parts.root)), source=source, mode=0o644)
+    yield from _libraries(parts, modules)
 
 
 def _libraries(parts: NodeParts, binaries: Iterable[Path]) -> Iterable[FileEntry]:

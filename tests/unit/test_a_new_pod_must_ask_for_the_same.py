@@ -88,6 +88,17 @@ def test_what_the_kernel_has_not_needs_no_mask() -> None:
         assert said.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("quota", "words"), [(0, ""), (100_000, ""), (50_000, ""), (10_000, "CPU limit of 100m")]
+)
+def test_a_small_cpu_limit_is_slow_not_wrong(quota: int, words: str) -> None:
+    new = msgspec.structs.replace(OLD, cpu_quota=quota, cpu_period=100_000)
+    assert difference(cpu_quota=quota, cpu_period=100_000) == ""
+    said = comparison.slowness(new)
+    assert bool(said) == bool(words)
+    assert words in said
+
+
 def test_values_of_the_environment_are_not_told() -> None:
     assert "secret" not in difference(env=(*OLD.env, "PASSWORD=secret"))
 

@@ -171,3 +171,7 @@ def test_restores_are_told_in_words() -> None:
     ]
     assert news[1].note == "Container app of a/pod restored lazy in 0.8 s from sha256:abc"
     assert [one.is_warning for one in news] == [False, False, True, True, True, True]
+    [slow, _] = telling.of_restores([_restore("restored", "its CPU limit makes it slow")])
+    assert slow.note == (
+        "Container app restored lazy in 0.8 s from sha256:abc; its CPU limit makes it slow"
+    )
