@@ -59,6 +59,9 @@ _BIT: Final = {name: 1 << number for number, name in enumerate(CAPABILITIES)}
 _SETUID: Final = _BIT["CAP_SETUID"]
 _SETGID: Final = _BIT["CAP_SETGID"]
 SECCOMP_FILTER: Final = 2
+# Source: CRIU, compel/include/uapi/task-state.h. Ended, and not reaped: CRIU makes a process that ends at once again,
+# which runs nothing of the image, and writes down no credentials of it.
+_DEAD: Final = frozenset({2, 6})
 
 
 def excess(threads: Iterable[tuple[str, Core]], old: Template, new: Template) -> str:
@@ -82,6 +85,8 @@ def excess(threads: Iterable[tuple[str, Core]], old: Template, new: Template) ->
 
 
 def _of_thread(core: Core, pod: Template) -> str:
+    if core.task_state in _DEAD and core.credentials is None:
+        return ""
     if core.credentials is None:
         return "the image does not say who the process is"
     if pod.seccomp and core.seccomp_mode != SECCOMP_FILTER:

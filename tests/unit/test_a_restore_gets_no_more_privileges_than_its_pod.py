@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 
@@ -54,6 +56,21 @@ def excess(core: Core, pod: Template, old: Template | None = None) -> str:
 )
 def test_within_the_pod(core: Core, pod: Template) -> None:
     assert excess(core, pod) == ""
+
+
+STRICT = msgspec.structs.replace(USER, seccomp=True, no_new_privileges=True)
+
+
+@pytest.mark.parametrize("state", [2, 6])
+def test_who_has_ended_has_no_privileges(state: int) -> None:
+    assert excess(Core("app", state, None, None, None, None), STRICT) == ""
+    ended = thread(caps=DEFAULTS)
+    assert excess(dataclasses.replace(ended, task_state=state), STRICT) != ""
+
+
+@pytest.mark.parametrize("state", [None, 1, 3])
+def test_who_runs_must_say_who_it_is(state: int | None) -> None:
+    assert "does not say" in excess(Core("app", state, None, None, None, None), STRICT)
 
 
 NO_NEW = msgspec.structs.replace(USER, no_new_privileges=True)
