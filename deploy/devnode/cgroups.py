@@ -102,13 +102,19 @@ def folders_of(path: str) -> list[Path]:
     return [folder for folder in found if folder.is_dir()]
 
 
+def _below(top: Path) -> list[Path]:
+    """``top`` and the folders below it, each after the one it is in; some may go while they are looked for."""
+    return [Path(folder) for folder, _, _ in os.walk(top)]
+
+
 def processes(path: str) -> set[int]:
     """Every process in cgroup ``path`` or below it, on any hierarchy."""
     pids: set[int] = set()
     for top in folders_of(path):
-        for listing in top.rglob("cgroup.procs"):
+        for folder in _below(top):
             with contextlib.suppress(OSError):
-                pids.update(int(word) for word in listing.read_text().split() if word != "0")
+                listing = (folder / "cgroup.procs").read_text()
+                pids.update(int(word) for word in listing.split() if word != "0")
     return pids
 
 
@@ -135,9 +141,10 @@ def kill(path: str, *, timeout_s: float = 20.0) -> None:
 def _thaw(path: str) -> None:
     for top in folders_of(path):
         for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            for switch in top.rglob(name):
-                with contextlib.suppress(OSError):  # gone meanwhile
-                    switch.write_text(word)
+            for folder in _below(top):
+                with contextlib.suppress(OSError):  # gone meanwhile, or without such a switch
+                    if (folder / name).exists():
+                        (folder / name).write_text(word)
 
 
 def remove(path: str, *, timeout_s: float = 10.0) -> None:
@@ -149,8 +156,7 @@ def remove(path: str, *, timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while tops := folders_of(path):
         for top in tops:
-            below = sorted((p for p in top.rglob("*") if p.is_dir()), reverse=True)
-            for folder in [*below, top]:
+            for folder in reversed(_below(top)):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
         if time.monotonic() > deadline:
