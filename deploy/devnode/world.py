@@ -104,11 +104,13 @@ class World:
     ) -> ControlPlane:
         """A control plane that is not started yet, with data of its own (``name``)."""
         state = self.instance.state
+        # instances that start at once would find the same port free
+        wanted = 8000 if self.instance.name == "dev" else 0
         made = ControlPlane(
             state / f"{name}.log",
             self.instance,
             state / name,
-            free_port("127.0.0.1", 8000),
+            free_port("127.0.0.1", wanted),
             free_port(self.instance.gateway, 8001),
             new_password(),
             dict(env or {}),
