@@ -125,7 +125,7 @@ class Shelf:
         """Take away the tmpfs over the images in ``place``; the mark goes last."""
         mark = self.mark(checkpoint_id)
         if mark.exists():
-            tmpfs.unmount(self._host, f"{self.folder}/{place.name}/{layout.CHECKPOINT_DIR}")
+            tmpfs.remove(self._host, f"{self.folder}/{place.name}/{layout.CHECKPOINT_DIR}")
             mark.unlink(missing_ok=True)
 
     def pin(self, checkpoint_id: CheckpointId, pinned: bool = True) -> CheckpointRecord:

@@ -8,6 +8,8 @@ first and can't be written back where there is no swap.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -17,6 +19,7 @@ from agent.runtimes import commands, detached
 from agent.runtimes.commands import Host
 
 _CALL_S: Final = 20.0
+_log = logging.getLogger(__name__)
 _CGROUPS: Final = "/sys/fs/cgroup"
 _FILES: Final = (
     ("memory.max", "memory.current"),
@@ -99,8 +102,30 @@ async def mount(host: Host, place: str, size_bytes: int) -> str:
     return "what is mounted on the node can't be seen by the agent"
 
 
+def remove(host: Host, place: str) -> None:
+    """Unmount the tmpfs at ``place`` and give its memory back; who reads a file of it reads on. Blocks.
+
+    Its files are removed once it is out of sight: a container that was started meanwhile with the node's
+    folders in it may hold the mount for as long as it runs.
+    """
+    try:
+        held = os.open(host.path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        unmount(host, place)
+        return
+    try:
+        unmount(host, place)
+        if os.fstat(held).st_dev != host.path(place).stat().st_dev:
+            for name in os.listdir(held):  # noqa: PTH208 - by descriptor: its path is another folder now
+                os.unlink(name, dir_fd=held)
+    except OSError as cause:
+        _log.warning("memory of %s is not given back yet: %s", place, cause)
+    finally:
+        os.close(held)
+
+
 def unmount(host: Host, place: str) -> None:
-    """Unmount what is at ``place``; who reads a file of it reads on. Nothing happens without one. Blocks."""
+    """Unmount what is at ``place``; nothing happens without one. Blocks."""
     argv = [*host.prefix, "umount", "--lazy", place]
     subprocess.run(
         argv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 
@@ -13,7 +14,7 @@ from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.service import CheckpointService
 from agent.formats import layout
 from agent.formats.jobs import CheckpointId, CheckpointResult, JobId, Progress
-from agent.runtimes import tmpfs
+from agent.runtimes import commands, tmpfs
 from tests.integration.checkpoint.conftest import DATA, Workbench, new_job, spec_of
 
 pytestmark = pytest.mark.node
@@ -65,6 +66,28 @@ async def test_a_checkpoint_is_whole_in_memory_and_then_on_the_disk(
     assert not memory.forget_lost()
     assert bench.host.path("/run/snap").is_dir()
     assert not list(bench.host.path("/run/snap").glob("held-*"))
+
+
+async def test_a_container_that_holds_the_mount_does_not_hold_the_memory(
+    bench: Workbench, memory: Scratch
+) -> None:
+    pod = await bench.hog(MIB)
+    (result,) = await bench.checkpoint(pod)
+    images = f"{DATA}/checkpoints/{result.checkpoint_id}/{layout.CHECKPOINT_DIR}"
+    hold = f"touch /run/held; while [ -e /run/held ]; do sleep 0.05; done; ls {images} | wc -l"
+    holding = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hold]
+    other = asyncio.ensure_future(commands.run(bench.host, holding, timeout_s=60))
+    held = bench.host.path("/run/held")
+    try:
+        async with asyncio.timeout(30):
+            while not held.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await memory.look(NOBODY)
+    finally:
+        held.unlink(missing_ok=True)
+    assert (await other).text == "0"
+    assert bench.shelf.parts(result.checkpoint_id).joinpath(layout.CHECKPOINT_DIR).stat()
+    assert digest(bench, result)
 
 
 async def test_a_move_that_was_interrupted_is_done_again(bench: Workbench, memory: Scratch) -> None:
