@@ -26,7 +26,7 @@ WATCHING = """
 import ctypes, os, time
 libc = ctypes.CDLL(None)
 os.makedirs('/watched/two words')
-folders = ['/watched/two words', '/work']
+folders = ['/watched/two words', '/data']
 watch = libc.inotify_init1(os.O_NONBLOCK)
 for folder in folders:
     libc.inotify_add_watch(watch, folder.encode(), 0x100)  # IN_CREATE
@@ -56,15 +56,15 @@ def test_watches_of_the_root_and_of_a_volume(
 ) -> None:
     spec = replace(COUNTING, image="python", command=PYTHON)
     uids = [str(uuid.uuid4()) for _ in range(2)]
-    first = pods1.run(replace(spec, uid=uids[0], mounts=(volume(pods1, uids[0], "work", "/work"),)))
+    first = pods1.run(replace(spec, uid=uids[0], mounts=(volume(pods1, uids[0], "work", "/data"),)))
     wait_for(lambda: len(numbers(first)) > 3)
     saved = save(deployed, first, "watches")
-    mounts = (volume(pods2, uids[1], "work", "/work"),)
+    mounts = (volume(pods2, uids[1], "work", "/data"),)
     second = pods2.run(restoring(spec, saved.image, uid=uids[1], mounts=mounts))
     said = outcome(deployed, second)
     assert said["action"] == "restored", said
     wait_for(lambda: len(numbers(second)) > 3)
-    assert {line.split(maxsplit=2)[2] for line in second.lines()} == {"/watched/two words /work"}
+    assert {line.split(maxsplit=2)[2] for line in second.lines()} == {"/watched/two words /data"}
 
 
 def node_file(pods: Pods) -> Path:
