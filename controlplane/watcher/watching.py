@@ -32,6 +32,7 @@ from controlplane.watcher.triggers import Setting
 
 SYNC_S: Final = 15.0
 LOOK_S: Final = 0.5  # between looks whether the store has something new
+DRAIN_LOOK_S: Final = 0.1  # a pod that is drained may be gone soon
 _SOON_S: Final = 0.02
 AT_ONCE: Final = 200  # pods that are decided about together
 LATER_S: Final = 15.0  # after a job that could not be started, at least
@@ -141,6 +142,7 @@ class Watch:
     async def _work(self) -> None:
         """Decide about pods that changed, whose time has come, or of which something new is known."""
         revision = -1
+        look_s = DRAIN_LOOK_S if self._watcher.trigger == "drain" else LOOK_S
         while True:
             began = time.monotonic()
             found = self._means.store.revisions.of(*_TABLES)
@@ -155,7 +157,7 @@ class Watch:
                 for key in keys:
                     del self._dirty[key]
                 await self._decide(keys)
-            await asyncio.sleep(max(LOOK_S, time.monotonic() - began))  # never mostly this
+            await asyncio.sleep(max(look_s, time.monotonic() - began))  # never mostly this
 
     async def _decide(self, keys: Iterable[Key]) -> None:
         found = {key: self._pods.copies.get(*key) for key in keys}

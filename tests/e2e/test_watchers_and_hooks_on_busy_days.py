@@ -53,11 +53,25 @@ def checkpoints(operated: Operated, pod: str) -> list[dict[str, Any]]:
     return [c for c in listed if c["pod_name"] == pod and c["image"]]
 
 
-def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(operated: Operated) -> None:
+# ends at once when it is told to
+OBEDIENT = "trap 'exit 0' TERM; echo >/ready; while :; do echo tick; sleep 1 & wait $!; done"
+SLEEPS = {"preStop": {"sleep": {"seconds": 20}}}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        # a shell is process 1 here and ignores SIGTERM: it runs until its grace time is over
+        pytest.param({}, id="deaf"),
+        pytest.param({"command": ["sh", "-c", OBEDIENT], "lifecycle": SLEEPS}, id="obedient"),
+    ],
+)
+def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(
+    operated: Operated, container: dict[str, Any]
+) -> None:
     cluster = operated.cluster
-    manifest = deployment(cluster, "moving", 1, ROUNDS)
-    # a shell is process 1 here and ignores SIGTERM: it runs until its grace time is over
-    manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 20
+    manifest = deployment(cluster, "moving", 1, ROUNDS, **container)
+    manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 30
     cluster.apply(manifest)
     (pod,) = operated.wait_ready("moving", 1)
     name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
@@ -65,8 +79,8 @@ def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(operated: Operated) 
     try:
         cluster.kubectl(
             *("drain", node, "--ignore-daemonsets", "--force", "--delete-emptydir-data"),
-            *("--pod-selector=app=moving", "--timeout=60s"),
-            timeout_s=70,
+            *("--pod-selector=app=moving", "--timeout=90s"),
+            timeout_s=100,
         )
         operated.wait(lambda: len(checkpoints(operated, name)) == 2, "the checkpoint of the drain")
         (successor,) = operated.wait_ready("moving", 1)
@@ -75,6 +89,26 @@ def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(operated: Operated) 
     finally:
         cluster.kubectl("uncordon", node)
         cluster.delete("deployment", "moving")
+        operated.wait(lambda: is_gone(operated, "moving"), "the end of its pods")
+
+
+def is_gone(operated: Operated, name: str) -> bool:
+    return not operated.cluster.kubectl("get", "pods", "-l", f"app={name}", "-oname").strip()
+
+
+def test_a_cordoned_nodes_pod_is_checkpointed_and_stays(operated: Operated) -> None:
+    operated.deployment("staying", rounds=1_000)
+    (pod,) = operated.wait_ready("staying", 1)
+    name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "the first checkpoint")
+    operated.cluster.kubectl("cordon", node)
+    try:
+        operated.wait(lambda: len(checkpoints(operated, name)) == 2, "the checkpoint of the cordon")
+        (same,) = operated.wait_ready("staying", 1)
+        assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    finally:
+        operated.cluster.kubectl("uncordon", node)
+        operated.cluster.delete("deployment", "staying")
 
 
 def test_many_pods_at_once_are_all_answered(operated: Operated) -> None:
