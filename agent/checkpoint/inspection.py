@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent import errors
-from agent.checkpoint import host_files, watched
+from agent.checkpoint import host_files, linked, watched
 from agent.checkpoint.plan import Copy
 from agent.checkpoint.targets import Found
 from agent.formats import layout, template
@@ -44,6 +44,7 @@ class Inspected:
         addresses: those of its pod that it listens at, by name instead of "any".
         watched: what it watches by inotify, as it sees it.
         host_files: of the node's own, that it has open.
+        behind_links: its binds by the places where they really are, and by the names that crun has for them.
     """
 
     found: Found
@@ -62,6 +63,7 @@ class Inspected:
     watched: tuple[str, ...]
     host_files: tuple[HostFile, ...]
     warnings: tuple[str, ...]
+    behind_links: tuple[tuple[str, str], ...] = ()
 
 
 async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
@@ -104,6 +106,7 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         watched=seen,
         host_files=open_there,
         warnings=_warnings(spec, [*_bound(found, addresses), *_unsaved(found, asked, open_there)]),
+        behind_links=await asyncio.to_thread(linked.binds, host, oci, found.detail.pid, asked),
     )
 
 

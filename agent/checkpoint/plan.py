@@ -49,7 +49,7 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DumpTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One container of a dump."""
+    """One container of a dump; ``criu_options`` are lines for it alone, beside the usual ones."""
 
     checkpoint_id: str
     container_id: str
@@ -61,6 +61,7 @@ class DumpTarget(msgspec.Struct, frozen=True, kw_only=True):
     was_paused: bool = False
     copies: tuple[Copy, ...] = ()
     watched: tuple[str, ...] = ()  # by inotify, as the container sees it
+    criu_options: tuple[str, ...] = ()
 
 
 class Dump(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +124,8 @@ class Folder:
         folder, here = f"{self.path}/{number}", self.here / str(number)
         (here / "home/.criu").mkdir(parents=True)
         found = watched.options(target.watched)
-        options = (*CRIU_OPTIONS, *found, _TIMEOUT, f"action-script {folder}/cut")
+        own = (*target.criu_options, f"action-script {folder}/cut")
+        options = (*CRIU_OPTIONS, *found, _TIMEOUT, *own)
         _write(here / "home/.criu/default.conf", "\n".join(options) + "\n")
         _write(here / "cut", _action_script(folder))
         (here / "cut").chmod(0o700)

@@ -16,6 +16,7 @@ from agent.checkpoint import (
     indirect,
     inspection,
     kubelet_engine,
+    linked,
     parts,
     plan,
     targets,
@@ -99,6 +100,8 @@ class CheckpointService:
             report(Progress(0, "Looking at the containers"))
             inspected = await self._inspect(spec)
             engine = indirect.choose(spec, inspected, self._ports.facts().engines)
+            for one in inspected:
+                linked.refuse(engine, one.found.name, one.behind_links)
             await self._check_room(engine, inspected)
             dump = _dump(job_id, spec, inspected, engine)
             folder = Folder(self._ports.host, self._ports.data_dir, job_id)
@@ -329,6 +332,7 @@ def _dump(
             was_paused=one.was_paused,
             copies=one.copies if engine == "runc" else (),
             watched=one.watched,
+            criu_options=linked.options(one.behind_links),
         )
         for one in inspected
     )

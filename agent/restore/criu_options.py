@@ -8,7 +8,7 @@ Source: criu(8), "Configuration files"; runc and crun, annotation ``org.criu.con
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 ANNOTATION: Final = "org.criu.config"
@@ -27,20 +27,24 @@ _KEPT: Final = frozenset(
         "ext-unix-sk",
     ]
 )
+_PATH: Final = re.compile(r"/[A-Za-z0-9@_+,.~=/:-]*")  # it must not end the line, or add to it
 _PLAIN: Final = re.compile(r"[a-z-]+(?: [A-Za-z0-9./_-]+)?")
 
 
-def for_restore(
-    of_dump: str, empty_mounts: Iterable[str] = (), empty_file: str = "/dev/null"
-) -> str:
+def for_restore(of_dump: str, binds: Mapping[str, str] | None = None) -> str:
     """The file's text: restored tasks are left stopped, and go on when the container is started.
 
     Args:
         of_dump: the options of the dump, one on a line.
-        empty_mounts: destinations of mounts that the checkpoint has and the pod has not, harmlessly.
-        empty_file: what is mounted there.
+        binds: what is mounted on the node, by the names that the dump has for the mounts; what the runtime gives
+            itself need not be among them.
     """
     lines = [line.strip() for line in of_dump.splitlines()]
     kept = [line for line in lines if _PLAIN.fullmatch(line) and line.split()[0] in _KEPT]
-    externals = [f"external mnt[{destination}]:{empty_file}" for destination in empty_mounts]
+    given = (binds or {}).items()
+    externals = [
+        f"external mnt[{name}]:{source}"
+        for name, source in given
+        if _PATH.fullmatch(name) and _PATH.fullmatch(source)
+    ]
     return "\n".join([*kept, *externals, "leave-stopped", ""])

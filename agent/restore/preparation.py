@@ -121,6 +121,20 @@ class Preparation:
                 lambda: self.new.undo.remove(f"{mounted}{missing}"),  # noqa: B023
             )
 
+    def _binds(self) -> dict[str, str]:
+        """What CRIU must be told of, because the runtime does not.
+
+        crun follows links of the image where a mount's place is there already, so that its names are not the dump's
+        (``agent/checkpoint/linked.py``).
+        """
+        empty = f"{self.new.work}/empty"
+        self.host.path(empty).touch()
+        told = dict.fromkeys(self._missing(), empty)
+        if self.old.fingerprint.oci_runtime == "crun":
+            binds = (one for one in self.new.template.mounts if one.source.startswith("/"))
+            told |= {one.destination.rstrip("/"): one.source for one in binds}
+        return told
+
     def _missing(self) -> list[str]:
         """Mounts of the checkpoint that the pod has not, harmlessly."""
         there = {mount.destination for mount in self.new.template.mounts}
@@ -220,9 +234,7 @@ class Preparation:
 
     def _configuration(self) -> None:
         """Last: with the annotation in place the wrapper's restore finds everything else done."""
-        empty = f"{self.new.work}/empty"
-        self.host.path(empty).touch()
-        text = criu_options.for_restore(self.old.fingerprint.criu_options, self._missing(), empty)
+        text = criu_options.for_restore(self.old.fingerprint.criu_options, self._binds())
         self.new.undo.remove(self.new.conf)
         self.host.path(self.new.conf).write_text(text)
         config = self.host.path(f"{self.new.bundle}/config.json")

@@ -120,6 +120,8 @@ remove_remains() { # a runtime that was killed leaves the rootfs mounted below i
     if mountpoint -q "$left"; then return 0; fi
   done
   globally delete --force "$id" -- "$@"
+  # CRIU leaves the cgroups that it made, and crun can't start a container in such ones
+  if [ ${#id} -ge 32 ]; then find /sys/fs/cgroup -depth -type d -path "*$id*" -exec rmdir {} \;; fi
 } >/dev/null 2>&1 </dev/null
 
 create() {

@@ -5,10 +5,15 @@ Source: proc(5), /proc/<pid>/mountinfo; the kernel's overlayfs documentation for
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from agent.runtimes.commands import Host
+
+_MOST_LINKS: Final = 40  # as the kernel has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,37 @@ def _line(line: str) -> MountPoint:
 def _plain(text: str) -> str:
     """``text`` without the kernel's octal escapes (space is ``\\040``)."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def place_of(host: Host, pid: int, path: str) -> str:
+    """Where ``path`` is in the file system of process ``pid``, links of it followed within it; blocks.
+
+    Nothing but links is read: whatever the process changes meanwhile, only the answer can be wrong.
+
+    Raises:
+        OSError: there is no such process, or its links go in a circle.
+    """
+    root = host.path(f"/proc/{pid}/root")
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    place: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            place[-1:] = []
+            continue
+        try:
+            target = str((root / "/".join([*place, part])).readlink())
+        except OSError:  # no link
+            place.append(part)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if target.startswith("/"):
+            place = []
+        todo += [piece for piece in reversed(target.split("/")) if piece not in ("", ".")]
+    return "/" + "/".join(place)
 
 
 def upper_directory(mounts: tuple[MountPoint, ...]) -> str | None:

@@ -70,7 +70,8 @@ def test_a_malformed_annotation_is_said(tmp_path: Path, annotation: str) -> None
 
 def test_of_a_dumps_options_only_harmless_ones_are_used() -> None:
     dumped = "tcp-close\nghost-limit 64M\naction-script /x\nexec-cmd\nlib /x\ntcp-close;id\n"
-    text = criu_options.for_restore(dumped, ["/run/.containerenv"], "/empty")
+    binds = {"/run/.containerenv": "/empty", "/a b": "/x", "/c": "/y\naction-script /z"}
+    text = criu_options.for_restore(dumped, binds)
     assert text.splitlines() == [
         "tcp-close",
         "ghost-limit 64M",
