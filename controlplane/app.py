@@ -200,7 +200,7 @@ async def compose(
     )
     following = ClusterFollowing(cluster_apis, keepers)
     arrivals = Arrivals()
-    around = Surroundings(cluster_apis, following.answers, nodes.prepared, arrivals)
+    around = Surroundings(cluster_apis, following.answers, nodes.drivers, arrivals)
     restoring = PodRestoring(store, sealer, around)
     checkpoints = CheckpointService(store, sealer, grants, directory, restoring)
     checkpoints.attach(jobs, fleet, registries, announcer, uploads)

@@ -32,7 +32,7 @@ class NewPod:
     Attributes:
         checkpoint: the one that was asked for: (id, digest).
         images: by container, NAME@DIGEST of the checkpoint that it starts from.
-        node: it must run there; empty for any.
+        nodes: it must run on one of them; none for any.
         fits: labels of nodes that suit the checkpoint best, without the prefix.
         mode: eager, lazy or auto; empty for the node's default.
     """
@@ -42,7 +42,7 @@ class NewPod:
     driver: str
     checkpoint: tuple[str, str]
     images: Mapping[str, str]
-    node: str = ""
+    nodes: tuple[str, ...] = ()
     service_account: str = "default"
     mode: str = ""
     fits: Mapping[str, str] = field(default_factory=dict)
@@ -87,15 +87,17 @@ def pod(template: Object, wanted: NewPod) -> Object:
 
 
 def _affinity(old: dict[str, Any], wanted: NewPod) -> dict[str, Any]:
-    """The template's own, the node that is asked for, and a preference for nodes that suit."""
+    """The template's own, the nodes that it must be on, and a preference for nodes that suit."""
     affinity = copy.deepcopy(old)
     of_node: dict[str, Any] = affinity.setdefault("nodeAffinity", {})
-    if wanted.node:
-        here = {"key": "metadata.name", "operator": "In", "values": [wanted.node]}
+    if wanted.nodes:
+        here = [{"key": "metadata.name", "operator": "In", "values": [n]} for n in wanted.nodes]
         required = of_node.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
         terms = required.get("nodeSelectorTerms") or [{}]
         required["nodeSelectorTerms"] = [
-            term | {"matchFields": [*(term.get("matchFields") or ()), here]} for term in terms
+            term | {"matchFields": [*(term.get("matchFields") or ()), one]}
+            for term in terms
+            for one in here
         ]
     preferred = of_node.setdefault("preferredDuringSchedulingIgnoredDuringExecution", [])
     for name, weight in _PREFERRED.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,7 @@ import msgspec
 from sqlite_utils import Database
 
 from controlplane import errors
-from controlplane.checkpoints import grants, lookup, podmaking, podtemplates
+from controlplane.checkpoints import drivers, grants, lookup, podmaking, podtemplates
 from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.podmaking import IMAGE, RUNTIME, NewPod
 from controlplane.checkpoints.podwatching import failed, wait_running
@@ -81,13 +81,13 @@ class Surroundings:
     Attributes:
         apis: the clusters' API servers.
         answers: whether the API server of a cluster can be asked, as far as is known.
-        prepared: by the name of each node of a cluster whose agent is there, whether it is prepared.
+        drivers: by the name of each node of a cluster whose agent is there, how it restores.
         arrivals: hears how containers were started.
     """
 
     apis: Apis
     answers: Callable[[str], bool]
-    prepared: Callable[[str], Mapping[str, bool]]
+    drivers: Callable[[str], Mapping[str, Collection[str]]]
     arrivals: Arrivals
 
 
@@ -151,8 +151,8 @@ class PodRestoring:
                 f"the annotation snap.weaversoft.io/checkpoint naming {next(iter(source.images.values()))}."
             )
         wanted = self._planned(command, source, namespace)
-        if wanted.node:
-            await _require_node(client, wanted.node)
+        if command.node_name:
+            await _require_node(client, command.node_name)
         body = podmaking.pod(source.template, wanted)
         try:
             made = await client.create(PODS.path(wanted.namespace), body)
@@ -171,36 +171,19 @@ class PodRestoring:
     def _planned(self, command: RestoreCommand, source: _Source, namespace: str) -> NewPod:
         """Everything about the new pod."""
         found = source.checkpoint
+        known = self._around.drivers(found.cluster)
+        way = drivers.choose(found.cluster, command.driver, command.node_name, known)
         return NewPod(
             namespace=namespace,
             name=command.pod_name or podmaking.fresh_name(found.pod_name),
-            driver=self._driver(command, found.cluster),
+            driver=way.driver,
             checkpoint=(found.id, source.digests[0]),
             images=source.images,
-            node=command.node_name,
+            nodes=way.nodes,
             service_account=command.service_account or _ACCOUNT,
             mode=command.mode,
             fits=fitting(found),
         )
-
-    def _driver(self, command: RestoreCommand, cluster: str) -> str:
-        """``image`` only when it is named: with it a pod can't start cold."""
-        if command.driver == IMAGE:
-            return IMAGE
-        nodes = self._around.prepared(cluster)
-        if command.node_name:
-            if nodes.get(command.node_name, True):
-                return RUNTIME  # one without an agent is not known: what it reports decides
-            raise Conflict(
-                f"Node {command.node_name} is not prepared for restores; "
-                f"POST /cluster/{cluster}/nodes/{command.node_name}/prepare first."
-            )
-        if not any(nodes.values()):
-            raise Conflict(
-                f"No node of cluster {cluster} is prepared for restores; "
-                f"POST /cluster/{cluster}/nodes/<node>/prepare for one of them first."
-            )
-        return RUNTIME
 
     async def _followed(self, client: KubeClient, wanted: NewPod, made: Object) -> RestoredPod:
         """What becomes of the pod; it is removed again unless it was restored."""

@@ -50,10 +50,10 @@ class NodeDirectory:
         known = self._seen | latest
         return [view for key, view in sorted(known.items()) if cluster in ("", key[0])]
 
-    def prepared(self, cluster: str) -> dict[str, bool]:
-        """For each node of a cluster whose agent is there, whether it is prepared for restores."""
+    def drivers(self, cluster: str) -> dict[str, tuple[str, ...]]:
+        """For each node of a cluster whose agent is there, how it restores."""
         return {
-            view.node: "runtime" in view.facts.restore_drivers
+            view.node: tuple(view.facts.restore_drivers)
             for view in self.nodes(cluster)
             if view.connected
         }

@@ -75,7 +75,7 @@ class FakeFleet:
         started: jobs that were handed out.
         more: other pods of the node, by namespace and name.
         is_answering: whether the API server of c1 is said to answer.
-        is_prepared: whether the node is prepared for restores.
+        restores: how the node restores.
         arrivals: who hears how containers were started.
     """
 
@@ -86,7 +86,7 @@ class FakeFleet:
         self.connected = True
         self.more: dict[tuple[str, str], FoundPod] = {}
         self.is_answering = False
-        self.is_prepared = True
+        self.restores: tuple[str, ...] = ("runtime", "image")
         self.arrivals = Arrivals()
         self.failure: JobFailure | None = None
         self.held = False
@@ -111,9 +111,9 @@ class FakeFleet:
         pod = PodAnswer("", True, "", True, "pod-12345", "test-app", "default", (container,))
         return [("node-1", pod)] if self.sessions(cluster) else []
 
-    def prepared(self, cluster: str) -> dict[str, bool]:
-        """The node, and whether it is prepared."""
-        return {"node-1": self.is_prepared} if cluster == "c1" and self.connected else {}
+    def drivers(self, cluster: str) -> dict[str, tuple[str, ...]]:
+        """The node, and how it restores."""
+        return {"node-1": self.restores} if cluster == "c1" and self.connected else {}
 
     def answers(self, cluster: str) -> bool:
         """Whether the API server is said to answer."""

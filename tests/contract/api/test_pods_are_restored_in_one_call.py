@@ -209,7 +209,7 @@ async def test_the_image_driver_is_used_only_when_it_is_named(
     server: Server, kube: KubeServer
 ) -> None:
     checkpoint = await _checkpoint(server)
-    server.fleet.is_prepared = False
+    server.fleet.restores = ("image",)
     refused = await server.call("POST", f"/checkpoint/{checkpoint}/restore", {})
     assert refused.status == 409
     assert "prepare" in refused.json["error"]
@@ -226,6 +226,18 @@ async def test_the_image_driver_is_used_only_when_it_is_named(
     spec = kube.get(f"{PODS}/again")["spec"]
     assert spec["containers"][0]["image"].endswith("@" + DIGEST)
     assert "runtimeClassName" not in spec
+
+
+async def test_the_image_driver_is_refused_where_no_runtime_restores_images(
+    server: Server, kube: KubeServer
+) -> None:
+    checkpoint = await _checkpoint(server)
+    server.fleet.restores = ("runtime",)
+    for node in ({}, {"node_name": "node-1"}):
+        body = {"driver": "image", **node}
+        answer = await server.call("POST", f"/checkpoint/{checkpoint}/restore", body)
+        assert (answer.status, answer.json["code"]) == (409, "CONFLICT")
+        assert "use driver runtime" in answer.json["error"]
 
 
 async def test_another_namespace_needs_a_share_and_an_account_an_administrator(

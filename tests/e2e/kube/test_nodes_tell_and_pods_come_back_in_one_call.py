@@ -125,6 +125,40 @@ def test_a_pod_moves_to_the_node_that_is_named(cluster: Cluster, deployed: Opera
     cluster.delete("pod", "mover")
 
 
+@pytest.fixture
+def pulls(cluster: Cluster) -> Iterator[None]:
+    """Pods of the namespace may pull checkpoint images; the runtime itself has no password."""
+    registry = cluster.world.checkpoints
+    who = (f"--docker-username={registry.user}", f"--docker-password={registry.password}")
+    where = f"--docker-server={registry.host}"
+    cluster.kubectl("create", "secret", "docker-registry", "checkpoints", where, *who)
+    patch = ("patch", "serviceaccount", "default", "-p")
+    cluster.kubectl(*patch, json.dumps({"imagePullSecrets": [{"name": "checkpoints"}]}))
+    yield
+    cluster.kubectl(*patch, json.dumps({"imagePullSecrets": None}))
+    cluster.delete("secret", "checkpoints")
+
+
+@pytest.mark.usefixtures("pulls")
+def test_the_runtime_itself_restores_where_that_is_asked_for(
+    cluster: Cluster, deployed: Operated
+) -> None:
+    cluster.apply(_pod(cluster, "plain"))
+    cluster.wait_pod("plain")
+    cluster.wait(lambda: cluster.kubectl("logs", "plain").count("tick") > 20, "ticks")
+    asked = {"pod_name": "plain", "namespace": "default", "cluster_name": CLUSTER}
+    _, made = deployed.rest.call("POST", "/checkpoint/kubelet/checkpoint-and-push", asked)
+    assert made["success"], made
+    path = f"/checkpoint/{made['checkpoint_id']}/restore"
+    _, told = deployed.rest.call("POST", path, {"pod_name": "by-image", "driver": "image"})
+    assert told.get("success"), told
+    assert told["driver"] == "image"
+    assert "runtimeClassName" not in cluster.wait_pod("by-image")["spec"]
+    assert _first_tick(cluster, "by-image") > 15
+    for name in ("plain", "by-image"):
+        cluster.delete("pod", name)
+
+
 def test_a_restore_that_starts_cold_is_told(cluster: Cluster, deployed: Operated) -> None:
     cluster.apply(_pod(cluster, "odd"))
     before = cluster.wait_pod("odd")["spec"]["nodeName"]
