@@ -13,6 +13,7 @@ from typing import Final
 from bench import contest, machine, report
 from bench.admission import __main__ as admission
 from bench.case import Case, parse_size, size_text
+from bench.circle import __main__ as circle
 from bench.contest import Outcome
 from bench.fleet import __main__ as fleet
 from bench.lab import Lab
@@ -24,6 +25,7 @@ from deploy.devnode.instance import Instance
 from deploy.devnode.world import opened
 
 ADMISSION: Final = "admission"
+CIRCLE: Final = "circle"  # of a cluster
 SMOKE: Final = 64 << 20
 FLEET: Final = "fleet"  # the row that needs no node; it has options of its own
 _LONG: Final = frozenset({"at-rest"})  # rows that a smoke run leaves out: they only wait
@@ -115,6 +117,8 @@ def main(argv: Sequence[str]) -> int:
     lifecycle.interrupt_on_signals()
     if list(argv[:1]) == [ADMISSION]:  # needs no nodes
         return admission.main(argv[1:])
+    if list(argv[:1]) == [CIRCLE]:
+        return circle.main(argv[1:])
     if argv[:1] == [FLEET]:
         return fleet.main(argv[1:])
     args = _parse(argv)
