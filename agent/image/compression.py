@@ -192,7 +192,7 @@ class _ZstdDecompressor:
             raise ValueError(f"damaged zstd data: {cause}") from cause
 
     def close(self) -> None:
-        pass  # a cut-off frame is found by the digests
+        pass  # a cut-off frame is found by the digest, or by the tar in it
 
 
 class _GzipDecompressor:

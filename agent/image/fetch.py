@@ -11,7 +11,6 @@ from typing import Final
 
 from agent.errors import NotFound, Refused
 from agent.formats import record
-from agent.formats.digest import Digest
 from agent.formats.jobs import Progress, Report
 from agent.image import image_annotations, manifest
 from agent.image.backoff import Backoff, persist
@@ -33,7 +32,6 @@ class Image:
 
     reference: ImageReference
     manifest: Manifest
-    diff_ids: tuple[Digest, ...]
 
     @property
     def size(self) -> int:
@@ -82,7 +80,8 @@ async def describe(registry: Registry, reference: ImageReference, backoff: Backo
         ) from cause
     found = manifest.parse(body, media_type)
     configuration = await persist(backoff, lambda: small_blob(registry, repository, found.config))
-    return Image(reference, found, manifest.diff_ids(configuration, len(found.layers)))
+    manifest.diff_ids(configuration, len(found.layers))  # refuses what no other reader would take
+    return Image(reference, found)
 
 
 class ImageFetch:
@@ -122,7 +121,7 @@ class ImageFetch:
         async def one(index: int) -> None:
             async with self._slots:
                 layer = self._image.manifest.layers[index]
-                reader = LayerReader(layer, self._image.diff_ids[index], unpacker.sink())
+                reader = LayerReader(layer, unpacker.sink())
                 repository = self._image.reference.repository
 
                 def received(size: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +76,20 @@ class _Wanted:
     mode: str
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A restore that has passed all checks.
+
+    Attributes:
+        answer: as far as it is known.
+        prepare: writes all that the restore needs and completes the answer; raises StartCold if it can't be, with
+            what was done in the undo list.
+    """
+
+    answer: Answer
+    prepare: Callable[[], Awaitable[Answer]]
+
+
 @dataclass(slots=True)
 class Subject:
     """Whom the decision is about, as far as it is known yet."""
@@ -111,15 +125,15 @@ class Decider:
     node: str = ""
     holds: dict[str, contextlib.ExitStack] = field(default_factory=dict)
 
-    async def decide(self, request: Request, subject: Subject) -> Answer:
-        """The answer to ``request``: restore, with everything prepared.
+    async def decide(self, request: Request, subject: Subject) -> Decision:
+        """The answer to ``request``: restore, and how to prepare that.
 
         Args:
             request: with ``verb=ask``.
             subject: filled in as things become known, for the record.
 
         Raises:
-            StartCold: it must not or can't be restored; what was prepared is in the undo list.
+            StartCold: it must not or can't be restored.
         """
         deadline = time.monotonic() - request.age_s + PREPARED_WITHIN_S
         asker = await self._asker(request)
@@ -135,10 +149,15 @@ class Decider:
         new = self._new_container(request, asker, subject)
         images = await self._image_digests(asker, container)
         wanted = _Wanted(request, new, asker.mode)
-        answer = await self._prepare(wanted, parts, images, deadline)
-        return (
-            answer if asker.hook is None else await self._hooked(answer, asker.hook, subject, new)
-        )
+        answer, work = await self._decided(wanted, parts, images, deadline)
+
+        async def prepare() -> Answer:
+            ready = replace(answer, asides=await self._prepare(work))
+            if asker.hook is None:
+                return ready
+            return await self._hooked(ready, asker.hook, subject, new)
+
+        return Decision(answer, prepare)
 
     async def _asker(self, request: Request) -> Asker:
         config = self.host.path(f"{request.bundle}/config.json")
@@ -231,16 +250,39 @@ class Decider:
         with contextlib.suppress(StartCold):  # gone: then whoever reads it has it open
             self._hold(container_id, _digest(image))
 
-    async def _prepare(
+    async def _decided(
         self, wanted: _Wanted, parts: Path, image_digests: frozenset[str], deadline: float
-    ) -> Answer:
+    ) -> tuple[Answer, preparation.Preparation]:
+        """The last checks; nothing is written yet."""
         new, kind = wanted.new, _runtime_kind(wanted.request.runtime)
         old = await asyncio.to_thread(self._checked, parts, new, kind, image_digests)
         await self._check_addresses(old.fingerprint.addresses, new.spec)
-        work = preparation.Preparation(self.host, self.ledger, new, old, deadline)
+        how = laziness.choose(
+            laziness.Situation(
+                asked=wanted.mode,
+                oci_runtime=kind,
+                criu_features=self.traits().criu_features,
+                lazy_bytes=old.lazy_bytes,
+                address_spaces=old.address_spaces,
+                is_flat=not (parts / layout.CHECKPOINT_DIR / "parent").exists(),
+            )
+        )
+        answer = Answer(
+            restore=True,
+            lazy=how.lazy,
+            reason=comparison.slowness(new.template),
+            mode_reason=how.reason,
+            images=self._on_node(parts / layout.CHECKPOINT_DIR),
+            work=new.work,
+            uts=rootfs.namespace(new.spec, "uts"),
+            memory_bytes=old.memory_bytes,
+        )
+        return answer, preparation.Preparation(self.host, self.ledger, new, old, deadline)
+
+    async def _prepare(self, work: preparation.Preparation) -> tuple[str, ...]:
         try:
             asides = await asyncio.to_thread(work.run)
-            await rootfs.refresh(self.host, new.bundle, new.spec)
+            await rootfs.refresh(self.host, work.new.bundle, work.new.spec)
             await asyncio.to_thread(work.mount_points)
         except preparation.TooLate as cause:
             raise StartCold(
@@ -252,27 +294,7 @@ class Decider:
             raise StartCold(
                 "prepare_failed", f"Not restored: its files can't be written: {cause}."
             ) from cause
-        how = laziness.choose(
-            laziness.Situation(
-                asked=wanted.mode,
-                oci_runtime=kind,
-                criu_features=self.traits().criu_features,
-                lazy_bytes=old.lazy_bytes,
-                address_spaces=old.address_spaces,
-                is_flat=not (parts / layout.CHECKPOINT_DIR / "parent").exists(),
-            )
-        )
-        return Answer(
-            restore=True,
-            lazy=how.lazy,
-            reason=comparison.slowness(new.template),
-            mode_reason=how.reason,
-            images=self._on_node(parts / layout.CHECKPOINT_DIR),
-            work=new.work,
-            uts=rootfs.namespace(new.spec, "uts"),
-            memory_bytes=old.memory_bytes,
-            asides=asides,
-        )
+        return asides
 
     async def _hooked(
         self, answer: Answer, hook: Hook, subject: Subject, new: preparation.NewContainer

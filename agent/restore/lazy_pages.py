@@ -173,6 +173,7 @@ def install(host: Host) -> None:
 def _write(host: Host, transfer: Transfer) -> None:
     install(host)
     work = host.path(transfer.work)
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in [*work.glob("lazy*"), work / SOCKET]:
         left.unlink(missing_ok=True)
     values = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import shutil
 import time
@@ -110,7 +111,7 @@ class RestoreService:
             return
         subject = Subject()
         try:
-            answer = await self.decider.decide(request, subject)
+            answer, expected = await self._prepared(request, subject)
         except StartCold as cold:
             await self._cold(box, request, subject, cold)
             return
@@ -119,17 +120,39 @@ class RestoreService:
             failure = StartCold("agent_error", f"Not restored: the agent failed: {cause}")
             await self._cold(box, request, subject, failure)
             return
-        expected = _outcome(request, subject, Action.RESTORED, reason=answer.reason)
-        answer = await self._lazy.begin(request, answer, expected)
-        expected = msgspec.structs.replace(
-            expected, mode="lazy" if answer.lazy else "eager", mode_reason=answer.mode_reason
-        )
         await asyncio.to_thread(pending.remember, self._state, request, answer, expected)
         left_s = inbox.WRAPPER_WAITS_S - request.age_s
         if not await box.answer(request.container_id, answer, within_s=max(left_s, 0)):
             _log.warning("the wrapper of %s did not wait for its answer", request.container_id)
             await self._lazy.give_up(request.container_id)
             self.decider.release(request.container_id)
+
+    async def _prepared(self, request: Request, subject: Subject) -> tuple[Answer, Outcome]:
+        """The answer, everything behind it done, and what will be on record if all goes well.
+
+        The daemon that brings a lazy restore's memory starts while files are written: neither needs the other.
+
+        Raises:
+            StartCold: it is not to be; no daemon is left.
+        """
+        decision = await self.decider.decide(request, subject)
+        why = decision.answer.reason
+        expected = _outcome(request, subject, Action.RESTORED, reason=why)
+        beginning = asyncio.create_task(
+            self._lazy.begin(request, decision.answer, expected),
+            name=f"memory of {request.container_id[:12]}",
+        )
+        try:
+            prepared = await decision.prepare()
+        except BaseException:  # cancelled too: the daemon would wait for nobody
+            await asyncio.wait({beginning})
+            await self._lazy.give_up(request.container_id)
+            raise
+        began = await beginning
+        answer = dataclasses.replace(prepared, lazy=began.lazy, mode_reason=began.mode_reason)
+        expected = _outcome(request, subject, Action.RESTORED, reason=why)
+        mode = "lazy" if answer.lazy else "eager"
+        return answer, msgspec.structs.replace(expected, mode=mode, mode_reason=answer.mode_reason)
 
     async def _cold(self, box: Inbox, request: Request, subject: Subject, cold: StartCold) -> None:
         self.decider.release(request.container_id)

@@ -148,6 +148,7 @@ create() {
       ${console:+--console-socket "$console"} $no_pivot $lazy --file-locks \
       --image-path "$images" --work-path "$work" "$id" -- "$@" && [ ! -e "$state.lost" ]; then
       rename
+      if [ -n "$pid_file" ] && read -r pid <"$pid_file"; then printf '%s\n' "$pid" >"$state.restored"; fi 2>/dev/null
       mv -f "$config.snap" "$config" 2>/dev/null
       rm -f "$state.undo"
       exit 0
@@ -167,6 +168,25 @@ wait_for_hook() { # the pod's own hook runs before it counts as started; its age
   rm -f "$request.answer"
 } >/dev/null 2>&1 </dev/null
 
+members() { # sets pids: every process of the container, the first one last; from its cgroup, for `ps` is a tenth of a restore
+  pids='' group='' first=''
+  { read -r first <"$state.restored" && while IFS=: read -r _ name path; do
+    case $name in devices) group=/sys/fs/cgroup/devices$path ;; '') group=${group:-/sys/fs/cgroup$path} ;; esac
+  done <"/proc/$first/cgroup"; } 2>/dev/null
+  case $group in *"$id"*) ;; *) group='' ;; esac
+  found=''
+  for below in "$group"/*/; do # a program that has cgroups of its own: `ps` knows them too
+    [ -n "$group" ] && [ ! -d "$below" ] || break
+    { while read -r pid; do
+      pids="$pid $pids"
+      [ "$pid" = "$first" ] && found=1
+    done <"$group/cgroup.procs"; } 2>/dev/null
+  done
+  [ -n "$found" ] && return 0
+  pids=''
+  for pid in $(globally ps --format json "$id" -- "$@" 2>/dev/null </dev/null | tr -cs 0-9 ' '); do pids="$pid $pids"; done
+}
+
 start() { # a restored container is there already, stopped: let it go, the first process last
   [ -e "$state.restored" ] || return 0
   if [ -e "$state.lost" ]; then # its memory can't come any more: it is being killed
@@ -174,8 +194,7 @@ start() { # a restored container is there already, stopped: let it go, the first
     tell failed
     return 0
   fi
-  pids=''
-  for pid in $(globally ps --format json "$id" -- "$@" 2>/dev/null </dev/null | tr -cs 0-9 ' '); do pids="$pid $pids"; done
+  members "$@"
   [ -n "$pids" ] || return 0
   kill -CONT $pids 2>/dev/null
   rm -f "$state.restored"

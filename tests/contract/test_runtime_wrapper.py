@@ -78,6 +78,16 @@ class Bench:
     def state(self, name: str) -> Path:
         return self.run_dir / f"state/{ID}.{name}"
 
+    def join(self, lines: str, group: str, *pids: int) -> None:
+        """Have a container restored whose first process has ``lines`` in its ``cgroup`` file."""
+        self.state("restored").write_text(f"{pids[0]}\n")
+        proc = self.folder / f"proc/{pids[0]}"
+        members = self.folder / "sys/fs/cgroup" / group
+        proc.mkdir(parents=True)
+        members.mkdir(parents=True)
+        (proc / "cgroup").write_text(lines)
+        (members / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+
     def annotate(self, kind: str = "container") -> None:
         annotations = {
             "snap.weaversoft.io/checkpoint": '{"app": "r/x@sha256:0"}',
@@ -91,6 +101,9 @@ class Bench:
 def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path)
     script = SCRIPT.read_text().replace("run=/run/snap", f"run={made.run_dir}")
+    for real in ("/proc/$first", "/sys/fs/cgroup"):
+        assert real in script
+        script = script.replace(real, f"{tmp_path}{real}")
     (tmp_path / "snap-runc").write_text(script)
     runtime = RUNTIME.format(notes=tmp_path / "notes", folder=tmp_path)
     (tmp_path / "runtime").write_text(runtime)
@@ -235,6 +248,40 @@ async def test_starting_waits_for_no_hook_for_ever(bench: Bench, patience: str) 
         assert await asyncio.wait_for(bench.call("start"), 15) == ""
         assert await asyncio.to_thread(goes_on, pid)
     assert not list((bench.run_dir / "requests").glob("*.answer"))
+
+
+V1 = ("9:pids:/pod/c0ffee\n5:devices:/pod/c0ffee\n0::/\n", "devices/pod/c0ffee")
+V2 = ("0::/pod/c0ffee\n", "pod/c0ffee")
+
+
+@pytest.mark.parametrize(("lines", "group"), [V1, V2], ids=["cgroup v1", "cgroup v2"])
+async def test_whom_to_let_go_is_read_from_the_cgroup(bench: Bench, lines: str, group: str) -> None:
+    with a_stopped_process() as first, a_stopped_process() as second:
+        bench.join(lines, group, first, second)
+        await bench.call("start")
+        assert await asyncio.to_thread(goes_on, first)
+        assert await asyncio.to_thread(goes_on, second)
+    assert bench.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "group"),
+    [
+        pytest.param("0::/pod/c0ffee\n", "pod/c0ffee/below", id="cgroups below its own"),
+        pytest.param("0::/pod\n", "pod", id="not a cgroup of its own"),
+        pytest.param("0::/pod/c0ffee\n", "elsewhere", id="mounted elsewhere"),
+        pytest.param("", "pod/c0ffee", id="gone"),
+    ],
+)
+async def test_in_doubt_the_runtime_says_whom_to_let_go(
+    bench: Bench, lines: str, group: str
+) -> None:
+    with a_stopped_process() as first, a_stopped_process() as second:
+        bench.join(lines, group, first)
+        (bench.folder / "pids").write_text(f"[{first},{second}]")
+        await bench.call("start")
+        assert await asyncio.to_thread(goes_on, first)
+        assert await asyncio.to_thread(goes_on, second)
 
 
 async def test_a_failed_restore_is_undone_and_started_cold(bench: Bench, tmp_path: Path) -> None:
