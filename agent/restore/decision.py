@@ -69,11 +69,12 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A container to prepare, who asked, and how it wants its memory."""
+    """A container to prepare, who asked, and how its memory is to come: by the pod's word or the checkpoint's."""
 
     request: Request
     new: preparation.NewContainer
     mode: str
+    by_pod: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ class Decider:
         self.ledger.set(asker.sandbox_id, f"container-{asker.container_name}")
         new = self._new_container(request, asker, subject)
         images = await self._image_digests(asker, container)
-        wanted = _Wanted(request, new, asker.mode)
+        mode = asker.mode or self.grants.mode(image_digest, subject.namespace)
+        wanted = _Wanted(request, new, mode, by_pod=bool(asker.mode))
         answer, work = await self._decided(wanted, parts, images, deadline)
 
         async def prepare() -> Answer:
@@ -260,6 +262,7 @@ class Decider:
         how = laziness.choose(
             laziness.Situation(
                 asked=wanted.mode,
+                by="The pod" if wanted.by_pod else "The checkpoint",
                 oci_runtime=kind,
                 criu_features=self.traits().criu_features,
                 lazy_bytes=old.lazy_bytes,

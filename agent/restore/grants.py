@@ -33,12 +33,16 @@ class SignedGrant:
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """Pods of ``namespaces`` in ``cluster`` may restore ``digest`` until ``expires`` (RFC 3339; "" = no end)."""
+    """Pods of ``namespaces`` in ``cluster`` may restore ``digest`` until ``expires`` (RFC 3339; "" = no end).
+
+    ``restore``: how memory comes where a pod does not say (``laziness``); "": the checkpoint does not say either.
+    """
 
     digest: str
     cluster: str
     namespaces: tuple[str, ...]
     expires: str = ""
+    restore: str = ""
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +101,14 @@ class Grants:
         if not any(namespace in grant.namespaces for grant in current):
             return f"the checkpoint is not shared with namespace {namespace}"
         return ""
+
+    def mode(self, image: Digest, namespace: str) -> str:
+        """How the memory of ``image`` comes to pods of ``namespace`` that do not say; "": nobody says."""
+        found = [grant for grant in self._by_digest.get(image, []) if namespace in grant.namespaces]
+        latest = max(
+            found, key=lambda grant: grant.expires, default=None
+        )  # renewed ones last longer
+        return latest.restore if latest else ""
 
     def _reset(self, candidates: Iterable[SignedGrant]) -> int:
         """Hold the good ones of ``candidates``; a decision in another thread sees all or none of the change."""

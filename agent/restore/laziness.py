@@ -1,6 +1,7 @@
 """Whether a restored process may run before its memory is there (lazily), or not (eagerly).
 
 A pod says how by the annotation ``snap.weaversoft.io/restore-mode``: ``eager`` (the default), ``lazy`` or ``auto``.
+Where it says nothing, the checkpoint may have been asked to by whoever took it (its grant says so).
 Lazily a container starts sooner; if the daemon that brings its pages dies, the container is killed, and may have read
 zeros for a moment. So nobody gets it unasked; ``auto`` is lazy only for one process that is large enough to be worth
 it, ``lazy`` is wherever it is possible at all.
@@ -30,13 +31,15 @@ class Situation:
     """What the choice depends on.
 
     Attributes:
-        asked: the pod's annotation, "" for none.
+        asked: the pod's annotation, or else what the checkpoint says; "" for neither.
+        by: who asked, as a sentence begins.
         lazy_bytes: private anonymous memory, the only kind that can come later.
         address_spaces: processes that have memory of their own.
         is_flat: whether the images are one folder; the daemon does not start over a chain of ``parent`` folders.
     """
 
     asked: str
+    by: str
     oci_runtime: str
     criu_features: frozenset[str]
     lazy_bytes: int
@@ -55,15 +58,13 @@ class Choice:
 def choose(now: Situation) -> Choice:
     """Lazy or eager, and why."""
     if now.asked in ("", Mode.EAGER):
-        return Choice(
-            False, "The pod asks for it." if now.asked else "The pod does not ask for another."
-        )
+        return Choice(False, f"{now.by} asks for it." if now.asked else "Nobody asks for another.")
     if obstacle := _obstacle(now):
         return Choice(False, obstacle)
     if now.asked == Mode.LAZY:
-        return Choice(True, "The pod asks for it.")
+        return Choice(True, f"{now.by} asks for it.")
     if now.asked != Mode.AUTO:
-        return Choice(False, "The pod asks for a mode that is none of eager, lazy and auto.")
+        return Choice(False, f"{now.by} asks for a mode that is none of eager, lazy and auto.")
     if now.address_spaces > 1:
         return Choice(False, "Several processes: a lazy restore is chosen for one only.")
     if now.lazy_bytes < WORTH_BYTES:

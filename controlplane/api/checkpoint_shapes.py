@@ -32,7 +32,10 @@ _UNITS: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
 
 
 class CheckpointRequest(msgspec.Struct):
-    """Which container to checkpoint, and how."""
+    """Which container to checkpoint, and how.
+
+    ``restore`` is how memory comes in pods that are restored from it and do not say themselves.
+    """
 
     aliases: ClassVar[dict[str, str]] = {"cluster": "cluster_name"}
     example: ClassVar[dict[str, Any]] = {
@@ -52,6 +55,7 @@ class CheckpointRequest(msgspec.Struct):
     leave_running: bool = True
     timeout_s: Seconds | None = None
     strict: bool = False
+    restore: Literal["eager", "lazy", "auto"] | None = None
     wait: bool = True
 
 
@@ -271,6 +275,7 @@ class CheckpointDetails(CheckpointItem, frozen=True, kw_only=True):
     place: Place
     completed_at: str | None
     warnings: tuple[str, ...]
+    restore: str | None
     error: CheckpointError | None
     images: list[ImageItem]
     restores: RestoresSeen = RestoresSeen()
@@ -333,6 +338,7 @@ def detailed_fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "place": checkpoint.place,
         "completed_at": checkpoint.completed_at,
         "warnings": checkpoint.warnings,
+        "restore": checkpoint.restore_mode or None,
         "error": CheckpointError(error.code, error.message, error.details) if error else None,
         "images": [
             ImageItem(i.image, i.digest, i.reference, i.registry, i.size_bytes, i.pushed_at)

@@ -252,6 +252,7 @@ def _command(call: Call, wanted: CheckpointRequest) -> CheckpointCommand:
         leave_running=wanted.leave_running,
         timeout_s=wanted.timeout_s,
         strict=wanted.strict,
+        restore_mode=wanted.restore or "",
         idempotency_key=call.idempotency_key,
         body=call.fingerprint,
     )

@@ -18,6 +18,7 @@ class CheckpointCommand:
         node_name: empty: asked of the cluster's agents.
         container_name: ``"*"``: all, frozen together; empty: the only one.
         timeout_s: for the dump; None: the agent's default.
+        restore_mode: eager, lazy or auto for pods that do not say; empty: as the node does.
         idempotency_key: the header, with ``body`` the bytes it came with.
     """
 
@@ -31,6 +32,7 @@ class CheckpointCommand:
     leave_running: bool = True
     timeout_s: float | None = None
     strict: bool = False
+    restore_mode: str = ""
     idempotency_key: str = ""
     body: bytes = b""
 

@@ -9,7 +9,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlite_utils import Database
 
-from controlplane.store import clock, grants
+from controlplane.store import checkpoints, clock, grants
 from controlplane.store.database import Store
 from controlplane.store.grants import GrantRow
 from controlplane.store.secrets import Sealer
@@ -46,7 +46,7 @@ class Grants:
         digest, cluster, checkpoint_id = image
         before = grants.find(db, digest, cluster)
         held = namespaces_of(before) if before else ()
-        row = self._signed(digest, cluster, {*held, *namespaces}, (checkpoint_id, by))
+        row = self._signed(db, (digest, cluster), {*held, *namespaces}, (checkpoint_id, by))
         grants.put(db, row)
         return row
 
@@ -62,15 +62,23 @@ class Grants:
         for old in grants.of_cluster(db, cluster):
             if old.expires_at <= half_gone:
                 about = (old.checkpoint_id, old.created_by)
-                grants.put(db, self._signed(old.digest, cluster, namespaces_of(old), about))
+                fresh = self._signed(db, (old.digest, cluster), namespaces_of(old), about)
+                grants.put(db, fresh)
         return grants.of_cluster(db, cluster)
 
     def _signed(
-        self, digest: str, cluster: str, namespaces: Iterable[str], about: tuple[str, str]
+        self,
+        db: Database,
+        image: tuple[str, str],
+        namespaces: Iterable[str],
+        about: tuple[str, str],
     ) -> GrantRow:
+        digest, cluster = image
         expires_at = clock.now(self._ttl_s)
         names = sorted(set(namespaces))
-        payload = payload_of(digest, cluster, names, expires_at)
+        checkpoint = checkpoints.find(db, about[0])
+        mode = checkpoint.restore_mode if checkpoint else ""
+        payload = payload_of(digest, cluster, names, expires_at, mode)
         return GrantRow(
             digest=digest,
             cluster=cluster,
@@ -84,9 +92,16 @@ class Grants:
         )
 
 
-def payload_of(digest: str, cluster: str, namespaces: list[str], expires: str) -> bytes:
-    """What is signed: JSON with sorted keys and no white space, so equal grants are equal bytes."""
+def payload_of(
+    digest: str, cluster: str, namespaces: list[str], expires: str, mode: str = ""
+) -> bytes:
+    """What is signed: JSON with sorted keys and no white space, so equal grants are equal bytes.
+
+    ``mode`` (``restore``) is how memory comes where a pod does not say; left out where it is empty.
+    """
     content = {"digest": digest, "cluster": cluster, "namespaces": namespaces, "expires": expires}
+    if mode:
+        content["restore"] = mode
     return msgspec.json.encode(content, order="sorted")
 
 

@@ -143,4 +143,5 @@ def _row(
         created_at=clock.now(),
         image_ref=container.image_ref,
         labels_json=msgspec.json.encode(dict(pod.labels)).decode(),
+        restore_mode=command.restore_mode,
     )

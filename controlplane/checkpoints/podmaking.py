@@ -34,7 +34,7 @@ class NewPod:
         images: by container, NAME@DIGEST of the checkpoint that it starts from.
         nodes: it must run on one of them; none for any.
         fits: labels of nodes that suit the checkpoint best, without the prefix.
-        mode: eager, lazy or auto; empty for the node's default.
+        mode: eager, lazy or auto; empty for the checkpoint's own.
     """
 
     namespace: str

@@ -43,7 +43,7 @@ class RestoreCommand:
 
     Attributes:
         driver: auto, runtime or image.
-        mode: eager, lazy or auto; empty for the node's default.
+        mode: eager, lazy or auto; empty for the checkpoint's own, which the node knows from its grant.
         service_account: empty for ``default``; another one is an administrator's to give.
     """
 

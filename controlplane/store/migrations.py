@@ -368,6 +368,12 @@ _COUNTED: Final = """
 CREATE INDEX checkpoints_counted ON checkpoints (status, cluster, namespace);
 """
 
+# how memory comes in pods that do not say; empty: as the node does
+_RESTORE_MODES: Final = """
+ALTER TABLE checkpoints ADD COLUMN restore_mode TEXT NOT NULL DEFAULT ''
+  CHECK (restore_mode IN ('', 'eager', 'lazy', 'auto'));
+"""
+
 STEPS: Final[tuple[str, ...]] = (
     _FIRST,
     _OPERATIONS,
@@ -377,4 +383,5 @@ STEPS: Final[tuple[str, ...]] = (
     _INSPECTED,
     _WORKLOADS,
     _COUNTED,
+    _RESTORE_MODES,
 )

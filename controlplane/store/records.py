@@ -304,6 +304,7 @@ class Checkpoint(Record, frozen=True):
         local: its parts lie on the node.
         place: where its archive is.
         inspected: a report of the whole of it is kept.
+        restore_mode: how memory comes where a pod does not say: eager, lazy or auto; "": as the node does.
         images: its pushes, newest first.
     """
 
@@ -339,6 +340,7 @@ class Checkpoint(Record, frozen=True):
     completed_at: str | None = None
     place: Place = Place.NODE
     inspected: bool = False
+    restore_mode: str = ""
     images: tuple[Image, ...] = ()
 
     @property

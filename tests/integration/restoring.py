@@ -48,8 +48,8 @@ def numbers(pod: Pod) -> list[int]:
     return [int(line.split()[1]) for line in pod.lines() if line.strip().startswith("n ")]
 
 
-def save(deployed: Deployment, pod: Pod, name: str) -> Saved:
-    """Checkpoint the pod's container on node 1 and push it."""
+def save(deployed: Deployment, pod: Pod, name: str, **how: str) -> Saved:
+    """Checkpoint the pod's container on node 1 and push it; ``how``: more of the request's body."""
     answer = deployed.rest.post(
         f"/checkpoint/kubelet/checkpoint-and-push?pod_name={pod.spec.name}"
         f"&node_name={pod.node.name}&container_name={pod.spec.container}",
@@ -59,6 +59,7 @@ def save(deployed: Deployment, pod: Pod, name: str) -> Saved:
             "registry": "checkpoints",
             "image_name": name,
             "tag": "latest",
+            **how,
         },
     )
     counted = numbers(pod)

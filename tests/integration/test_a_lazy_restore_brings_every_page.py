@@ -142,7 +142,7 @@ def kept(world: World, deployed: Deployment) -> Iterator[Kept]:
     pod = pods.run(HOG)
     wait_for(lambda: said(pod, "ready"), within_s=60)
     total = checksum(pods, pod)
-    yield Kept(save(deployed, pod, "lazy").image, total)
+    yield Kept(save(deployed, pod, "lazy", restore="lazy").image, total)
     pods.remove(pod)
 
 
@@ -159,9 +159,9 @@ def fetched(deployed: Deployment, pods2: Pods, kept: Kept) -> Kept:
     return kept
 
 
-@pytest.mark.parametrize("mode", ["lazy", "auto"])
+@pytest.mark.parametrize("mode", ["lazy", "auto", ""], ids=["lazy", "auto", "as its checkpoint"])
 def test_every_page_arrives(deployed: Deployment, pods2: Pods, fetched: Kept, mode: str) -> None:
-    asked = {layout.ANNOTATION_RESTORE_MODE: mode}
+    asked = {layout.ANNOTATION_RESTORE_MODE: mode} if mode else {}
     pod = pods2.run(restoring(HOG, fetched.image, annotations=asked))
     told = outcome(deployed, pod)
     assert (told["action"], told["mode"]) == ("restored", "lazy"), told

@@ -58,6 +58,20 @@ def test_a_grant_ends_when_it_says(tmp_path: Path) -> None:
     assert held.allows(IMAGE, "shop", now=datetime(2030, 1, 1, tzinfo=UTC))
 
 
+def test_a_grant_says_how_memory_comes(tmp_path: Path) -> None:
+    file = tmp_path / "grants"
+    sooner, later = "2030-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
+    others = signed(restore="auto", namespaces=["bank"], expires=later)
+    holding(file, signed(restore="eager", expires=sooner), others)
+    held = Grants(file, "c1")
+    assert held.mode(IMAGE, "shop") == "eager"
+    held.put([signed(restore="lazy", expires=later)], replace=False)
+    assert held.mode(IMAGE, "shop") == "lazy"  # the one that was signed last
+    assert held.mode(IMAGE, "nowhere") == ""
+    held.put([signed()], replace=True)
+    assert held.mode(IMAGE, "shop") == ""
+
+
 def test_grants_are_there_without_the_control_plane(tmp_path: Path) -> None:
     file = tmp_path / "agent" / "grants"
     holding(file, signed())

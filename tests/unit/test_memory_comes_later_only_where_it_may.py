@@ -9,7 +9,7 @@ import pytest
 
 from agent.restore.laziness import FEATURE, WORTH_BYTES, Situation, choose
 
-LARGE = Situation("auto", "runc", frozenset({FEATURE}), WORTH_BYTES, 1, is_flat=True)
+LARGE = Situation("auto", "The pod", "runc", frozenset({FEATURE}), WORTH_BYTES, 1, is_flat=True)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,9 @@ def test_the_choice(changes: dict[str, Any], lazy: bool) -> None:
     chosen = choose(replace(LARGE, **changes))
     assert chosen.lazy is lazy
     assert chosen.reason.endswith(".")
+
+
+@pytest.mark.parametrize("asked", ["eager", "lazy", "later"])
+def test_the_reason_names_who_asked(asked: str) -> None:
+    chosen = choose(replace(LARGE, asked=asked, by="The checkpoint"))
+    assert chosen.reason.startswith("The checkpoint asks for ")

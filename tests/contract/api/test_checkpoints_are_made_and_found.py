@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import aiohttp
 import pytest
@@ -53,6 +54,37 @@ async def test_a_checkpoint_answers_as_the_reference_shows(
         (made["checkpoint_id"], "completed", "150MB")
     ]
     assert {"checkpoint_name", "analysis_result", "scan_result"} <= listed[0].keys()
+
+
+async def test_a_checkpoint_says_how_its_memory_comes_back(server: Server) -> None:
+    path = "/checkpoint/kubelet/checkpoint-and-push"
+    wanted = S_BODY | {"registry": "r1", "restore": "auto"}
+    made = await server.call("POST", path, wanted, by="olga")
+    assert made.status == 200, made.json
+    shown = await server.call("GET", f"/checkpoint/{made.json['checkpoint_id']}", by="vera")
+    assert shown.json["restore"] == "auto"
+    assert await _granted(server) == [{"restore": "auto", "namespaces": ["default"]}]
+    share = f"/checkpoint/{made.json['checkpoint_id']}/share"
+    shared = await server.call("POST", share, {"namespaces": ["shop"]}, by="admin")
+    assert shared.status == 200, shared.json
+    assert await _granted(server) == [{"restore": "auto", "namespaces": ["default", "shop"]}]
+    answer = await server.call("POST", path, wanted | {"restore": "later"}, by="olga")
+    assert (answer.status, answer.json["code"]) == (400, "VALIDATION_ERROR")
+
+
+async def test_a_checkpoint_that_does_not_say_grants_nothing_about_it(server: Server) -> None:
+    wanted = S_BODY | {"registry": "r1"}
+    made = await server.call("POST", "/checkpoint/kubelet/checkpoint-and-push", wanted, by="olga")
+    shown = await server.call("GET", f"/checkpoint/{made.json['checkpoint_id']}", by="vera")
+    assert shown.json["restore"] is None
+    assert await _granted(server) == [{"restore": None, "namespaces": ["default"]}]
+
+
+async def _granted(server: Server) -> list[dict[str, object]]:
+    """What the grants say, as the nodes get them."""
+    rows = await server.store.read(lambda db: db.execute("SELECT payload FROM grants").fetchall())
+    said = [json.loads(row[0]) for row in rows]
+    return [{"restore": one.get("restore"), "namespaces": one["namespaces"]} for one in said]
 
 
 async def test_a_checkpoint_that_is_not_waited_for_gives_its_job(server: Server) -> None:
