@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         instance = Instance(os.environ.get(VARIABLE, "dev"))
         with opened(instance, lambda text: console.print(f"  {text}"), keep=keep) as world:
             console.print("[bold]1[/] the control plane here, an agent on each node")
-            deployed = world.deploy()
+            deployed = world.deploy(restarts=keep)
             shown = _main_job(world, deployed, console)
             _print(shown, console)
             if keep:
@@ -197,7 +197,7 @@ def _tell(world: World, deployed: Deployment, shown: Sequence[Shown], console: C
             f"{plane.url}/checkpoint/kubelet/checkpoint"
         ),
         "",
-        f"it goes on until: {dev} node down",
+        f"it goes on until: {dev} node down; a program that is killed meanwhile comes back",
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

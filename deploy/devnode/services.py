@@ -27,6 +27,7 @@ from deploy.devnode.rootfs import REPOSITORY
 
 START_S: Final = 30.0
 STOP_S: Final = 12.0  # both programs promise a clean exit within 10 s
+AGAIN: Final = 'while :; do "$@" && exit; sleep 1; done'  # as a kubelet does
 
 
 def free_port(host: str, wanted: int = 0) -> int:
@@ -40,9 +41,14 @@ def free_port(host: str, wanted: int = 0) -> int:
 
 @dataclass
 class _Service:
-    """A started program: the process that was started and the pid behind it."""
+    """A started program: the process that was started and the pid behind it.
+
+    Attributes:
+        restarts: whether it is started again when it fails or is killed; ``pid`` is then of what starts it.
+    """
 
     log: Path
+    restarts: bool = field(default=False, init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     pid: int = field(default=0, init=False)
 
@@ -50,6 +56,10 @@ class _Service:
     def is_running(self) -> bool:
         """Whether it is there."""
         return self.process is not None and self.process.poll() is None
+
+    def argv(self, *program: str) -> list[str]:
+        """How ``program`` is started."""
+        return ["sh", "-c", AGAIN, "sh", *program] if self.restarts else list(program)
 
     def stop(self, *, timeout_s: float = STOP_S) -> int | None:
         """Ask it to end; its exit status, None if it had to be killed or was not there."""
@@ -117,7 +127,7 @@ class ControlPlane(_Service):
             "PYTHONPATH": str(REPOSITORY),
             **self.environment,
         }
-        argv = [sys.executable, "-m", "controlplane"]
+        argv = self.argv(sys.executable, "-m", "controlplane")
         self.process = processes.start(
             Launch(argv, f"{self.instance.cgroup}/controlplane", self.log, env)
         )
@@ -184,7 +194,7 @@ class Agent(_Service):
             "SNAP_CA_FILE": f"{self._settings}/ca.crt",
             **self.environment,
         }
-        argv = self.node.argv(["python3", "-m", "agent"], service="agent")
+        argv = self.node.argv(self.argv("python3", "-m", "agent"), service="agent")
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 argv,

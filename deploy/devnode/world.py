@@ -132,12 +132,16 @@ class World:
         self._services.append(made)
         return made
 
-    def deploy(self, *numbers: int, env: Mapping[str, str] | None = None) -> Deployment:
+    def deploy(
+        self, *numbers: int, env: Mapping[str, str] | None = None, restarts: bool = False
+    ) -> Deployment:
         """Start a control plane, tell it of registry and cluster, and an agent on each of these nodes.
 
-        ``env`` is added to the agents' environment. ``wait_connected`` waits for them.
+        ``env`` is added to the agents' environment. ``wait_connected`` waits for them. ``restarts``: a program
+        that is killed comes back.
         """
         plane = self.control_plane()
+        plane.restarts = restarts
         plane.start()
         rest = plane.login()
         rest.post("/config/registry/create", {"name": REGISTRY, **self.registry_details()})
@@ -145,6 +149,7 @@ class World:
         agents = {number: self.agent(number, plane, env=env) for number in numbers or NODE_NUMBERS}
         for agent in agents.values():
             agent.enrol(rest)
+            agent.restarts = restarts
             agent.start()
         return Deployment(plane, rest, agents)
 
