@@ -65,10 +65,11 @@ async def test_uploads_side_by_side_count_on_their_own_room(tmp_path: Path) -> N
     free = ArchiveShelf(tmp_path, LIMITS)
     free.open(())
     spare = free._spare("")
-    narrow = ArchiveShelf(tmp_path, Limits(size_bytes=1 << 62, free_bytes=spare - (1 << 20)))
-    async with narrow.receiving("A1", 900 << 10):
+    # sizes that are only announced, far above what others write to this disk meanwhile
+    narrow = ArchiveShelf(tmp_path, Limits(size_bytes=1 << 62, free_bytes=spare - (4 << 30)))
+    async with narrow.receiving("A1", 3 << 30):
         with pytest.raises(Refused, match="no room"):
-            async with narrow.receiving("A2", 900 << 10):
+            async with narrow.receiving("A2", 3 << 30):
                 pass
     assert _files(tmp_path) == []
 
