@@ -72,7 +72,7 @@ def owner(number: int, which: int, users: int) -> str:
 
 
 def open_files(needed: int) -> None:
-    """Allow so many open files to this process and its children.
+    """Allow so many open files to this process and its children, and as many more as the system lets them have.
 
     Raises:
         RuntimeError: the system does not.
@@ -87,7 +87,7 @@ def open_files(needed: int) -> None:
                 f"{wanted} open files are needed, {hard} are allowed (ulimit -Hn); raise it or use fewer agents"
             ) from cause
     else:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def measured_core() -> int:
