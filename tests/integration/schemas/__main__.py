@@ -18,6 +18,7 @@ KNOWN: Final[dict[str, Any]] = {
     "status": "completed",
     "place": "node",
     "kind": "checkpoint",
+    "restore_mode": "lazy",
     "result_json": None,
     "error_json": None,
 }
