@@ -43,6 +43,7 @@ _HOST: Final = (
 )
 REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*/?$(?!\n)"
 SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
+WEBHOOK_PATTERN: Final = rf'^(https://{_HOST}(/[!-"$-~]*)?)?$(?!\n)'
 NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
 NO_NUL: Final = r"^[^\x00]*$"
 # the placeholder has 8 characters too
@@ -64,6 +65,7 @@ SENTENCES: Final = {
     REPOSITORY_PATTERN: "must be a repository: a-z 0-9, separated by . _ - /",
     REGISTRY_PATTERN: "must be https://host[:port][/path] (or http://), without user name or query",
     SERVER_PATTERN: "must be https://host[:port], without user name or query",
+    WEBHOOK_PATTERN: "must be https://host[:port][/path] of ASCII characters, without user name or fragment",
     NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
     PASSWORD_OR_NOTHING: "must have at least 8 characters, or be empty to keep the old one",
     NO_NUL: "must not contain a NUL character",

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Name, OptionalName
+from controlplane.api.fields import WEBHOOK_PATTERN, Name, OptionalName
 from controlplane.api.operated import SentCluster
 from controlplane.api.routing import Section
 from controlplane.hook.service import Hook
@@ -18,13 +18,7 @@ from controlplane.store.hooks import HookRow
 SECTION: Final = Section("Hooks", "Let new pods start from checkpoints.")
 _ERRORS: Final = ("CLUSTER_NOT_FOUND", "CONFLICT", "PERMISSION_DENIED")
 _START_ERRORS: Final = (*_ERRORS, "HOOK_NOT_FOUND", "CLUSTER_CONNECTION_FAILED")
-WebhookUrl = Annotated[
-    str,
-    Meta(
-        max_length=2048,
-        pattern=r"^(https://[^\s\x00-\x1f\x7f/?#@]+(/[^\s\x00-\x1f\x7f#]*)?)?$(?!\n)",
-    ),
-]
+WebhookUrl = Annotated[str, Meta(max_length=2048, pattern=WEBHOOK_PATTERN)]
 Days = Annotated[int, Meta(ge=1, le=3650)]
 
 

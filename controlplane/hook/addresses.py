@@ -45,14 +45,14 @@ class Reaching:
     def url(self, hook: HookRow) -> str:
         """The URL of a hook: its own, with a path of ours if it has none; else one on this server."""
         if hook.webhook_url:
-            has_path = URL(hook.webhook_url).raw_path not in _NO_PATH
+            has_path = _parsed(hook.webhook_url).raw_path not in _NO_PATH
             return hook.webhook_url if has_path else hook.webhook_url.rstrip("/") + self.path(hook)
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"https://{host}:{self.port}{self.path(hook)}"
 
     def path(self, hook: HookRow) -> str:
         """The path at which a hook answers: that of its URL, else one that nobody guesses."""
-        path = URL(hook.webhook_url).raw_path if hook.webhook_url else ""
+        path = _parsed(hook.webhook_url).raw_path if hook.webhook_url else ""
         if path not in _NO_PATH:
             return path
         secret = hmac.digest(self.key, hook.name.encode(), hashlib.sha256).hex()[:32]
@@ -65,7 +65,7 @@ class Reaching:
 
     def names_of(self, hook: HookRow) -> frozenset[str]:
         """The names that the certificate must be good for."""
-        host = URL(hook.webhook_url).host if hook.webhook_url else self.host
+        host = _parsed(hook.webhook_url).raw_host if hook.webhook_url else self.host
         service = self.service
         known = {f"{service.name}.{service.namespace}.svc"} if service else set()
         return self.names | known | ({host} if host else set())
@@ -95,6 +95,14 @@ def read(settings: Settings, key: bytes, environment: Mapping[str, str]) -> Reac
         own_namespace=own,
         life=timedelta(seconds=settings.hook_cert_life_s) if settings.hook_cert_life_s else None,
     )
+
+
+def _parsed(url: str) -> URL:
+    """``url`` in its parts; an empty one where it is none (what was stored before it was checked)."""
+    try:
+        return URL(url)
+    except ValueError:
+        return URL()
 
 
 def _service(text: str, port: int) -> Service | None:

@@ -46,6 +46,12 @@ def test_a_url_of_its_own_counts(given: str, url: str, path: str) -> None:
     assert HERE.path(hook(given)) == path.format(ours)
 
 
+@pytest.mark.parametrize("stored", ["https://\x98\x82", "https://a.test:99999/x"])
+def test_what_was_stored_and_is_no_url_breaks_nothing(stored: str) -> None:
+    assert HERE.url(hook(stored)).startswith(stored)
+    assert HERE.names_of(hook(stored)) == {"localhost"}
+
+
 def test_an_ipv6_host_is_bracketed() -> None:
     assert replace(HERE, host="::1").url(hook()).startswith("https://[::1]:8443/")
 

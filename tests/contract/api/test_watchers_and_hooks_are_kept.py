@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fakes import api_server
 from tests.fakes.api_server import Server
 
@@ -41,6 +43,16 @@ async def test_a_hook_says_why_it_does_not_run(server: Server) -> None:
     assert (seen["is_running"], seen["status"]["certificate_generated"]) == (False, False)
     assert "c9" in seen["error_message"]
     assert ":8443/hook/h1/" in seen["webhook_url"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://\x98\x82", "https://a:99999/x", "http://a/x", "https://u@a/x", "https://a/ö"]
+)
+async def test_a_hook_is_at_a_real_url(server: Server, url: str) -> None:
+    refused = await server.call("POST", "/snaphook", {**HOOK, "webhook_url": url})
+    assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR")
+    assert "webhook_url" in refused.json["message"]
+    assert (await server.call("GET", "/snaphooks")).status == 200
 
 
 async def test_they_survive_a_restart(tmp_path: Path) -> None:
