@@ -125,6 +125,37 @@ def test_a_pod_moves_to_the_node_that_is_named(cluster: Cluster, deployed: Opera
     cluster.delete("pod", "mover")
 
 
+def test_a_restored_pod_that_crashes_starts_cold_and_says_so(
+    cluster: Cluster, deployed: Operated
+) -> None:
+    cluster.wait(lambda: cluster.exists("runtimeclass", "snap"), "the runtime class")
+    cluster.apply(_pod(cluster, "steady"))
+    cluster.wait_pod("steady")
+    cluster.wait(lambda: cluster.kubectl("logs", "steady").count("tick") > 20, "ticks")
+    asked = {"pod_name": "steady", "namespace": "default", "cluster_name": CLUSTER}
+    _, made = deployed.rest.call("POST", "/checkpoint/kubelet/checkpoint-and-push", asked)
+    path = f"/checkpoint/{made['checkpoint_id']}/restore"
+    _, told = deployed.rest.call("POST", path, {"pod_name": "crashing"})
+    assert told.get("success"), told
+    assert _first_tick(cluster, "crashing") > 15
+    pod = cluster.wait_pod("crashing")
+    node = int(pod["spec"]["nodeName"][-1])
+    said = [o for o in deployed.agents[node].restores() if o["pod_uid"] == pod["metadata"]["uid"]]
+    assert [one["action"] for one in said] == ["restored"]
+    cluster.node(node).run(["kill", "-KILL", str(said[0]["pid"])])
+    cluster.wait(partial(_has_started_again, cluster, "crashing"), "the kubelet's restart")
+    assert _first_tick(cluster, "crashing") == 1  # once only: not over and over from one moment
+    for about in ("crashing", f"node{node}"):
+        cluster.wait(partial(_has_event, cluster, about, "StartedCold"), f"StartedCold of {about}")
+    cluster.delete("pod", "crashing")
+    cluster.delete("pod", "steady")
+
+
+def _has_started_again(cluster: Cluster, pod: str) -> bool:
+    (status,) = cluster.get("pod", pod)["status"]["containerStatuses"]
+    return bool(status["restartCount"] == 1 and status["ready"])
+
+
 @pytest.fixture
 def pulls(cluster: Cluster) -> Iterator[None]:
     """Pods of the namespace may pull checkpoint images; the runtime itself has no password."""
