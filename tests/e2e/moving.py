@@ -74,6 +74,21 @@ class Apps:
         )
         return f"{answer['image'].rpartition(':')[0]}@{answer['image_digest']}"
 
+    def crash(self, name: str) -> None:
+        """Kill the first process of a pod that asked for a restore, and wait until the kubelet started it again."""
+        status, said = self.status(name), self.outcome(name)
+        node = self.cluster.get("pod", name, NAMESPACE)["spec"]["nodeName"]
+        self.cluster.node(int(node[-1])).run(["kill", "-KILL", str(said["pid"])])
+        self.cluster.wait(
+            lambda: (
+                self.status(name)["restartCount"] == status["restartCount"] + 1
+                and self.cluster.is_pod_ready(name, NAMESPACE)
+            ),
+            f"the restart of {name}",
+            timeout_s=90,
+            told=lambda: self.cluster.kubectl("describe", "pod", name, "-n", NAMESPACE),
+        )
+
     def outcome(self, name: str) -> dict[str, Any]:
         """What the agent says became of the pod's container."""
         status = self.status(name)

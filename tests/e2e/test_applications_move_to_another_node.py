@@ -6,6 +6,7 @@ Node 1 has containerd 2.1.9, node 2 containerd 2.4.2.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +62,13 @@ def apps(
     moving.remove_pods(cluster)
 
 
+@pytest.fixture
+def redis(cluster: Cluster, deployed: Deployment, image: str) -> Iterator[Apps]:
+    app = next(one for one in applications.ALL if one.name == "redis")
+    yield Apps(cluster, deployed, app, image)
+    moving.remove_pods(cluster)
+
+
 def test_an_application_goes_there_and_back(apps: Apps) -> None:
     name = apps.app.name
     names = (name, f"{name}-there", f"{name}-back")
@@ -81,3 +89,16 @@ def test_an_application_goes_there_and_back(apps: Apps) -> None:
         assert apps.status(target)["restartCount"] == 0
         apps.cluster.delete("pod", source, NAMESPACE)
     assert apps.cluster.is_pod_ready(names[2], NAMESPACE)
+
+
+def test_an_application_that_crashes_after_its_restore_starts_cold(redis: Apps) -> None:
+    redis.run("redis", "node1")
+    redis.app.state(lambda *words: redis.exec("redis", *words))
+    redis.run("there", "node2", redis.save("redis", "node1"))
+    assert redis.outcome("there")["action"] == "restored"
+    assert redis.exec("there", "redis-cli", "get", "answer").strip() == "42"
+    redis.crash("there")
+    said = redis.outcome("there")
+    assert (said["action"], said["code"]) == ("cold", "restarted"), said
+    assert redis.exec("there", "redis-cli", "get", "answer").strip() == ""
+    assert redis.status("there")["lastState"]["terminated"]["exitCode"] == 128 + signal.SIGKILL
