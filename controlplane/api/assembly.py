@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -74,8 +75,9 @@ def routes() -> tuple[Route, ...]:
     return tuple(sorted(found, key=lambda route: "{" in route.path))
 
 
+@functools.cache
 def description() -> bytes:
-    """The API as an OpenAPI 3.1 document (JSON)."""
+    """The API as an OpenAPI 3.1 document (JSON). Made once: routes are the program's own."""
     return msgspec.json.encode(openapi.document(SECTIONS, routes()))
 
 
