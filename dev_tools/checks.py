@@ -39,7 +39,7 @@ def test_fast(arguments: Sequence[str]) -> int:
     """Unit and contract tests, without the real nodes."""
     # several at once, as half of their time is spent waiting; the slowest ones first
     folders = ["tests/contract/operating", "tests/contract", "tests/unit"]
-    beside = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
+    beside = ["-n", str(2 * (os.cpu_count() or 1)), "--maxschedchunk", "4"]
     memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
     room = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="snap-test-", dir=room) as folder:
