@@ -14,7 +14,7 @@ from deploy.devcluster import lifecycle
 from deploy.devnode.instance import Instance
 from deploy.devnode.lifecycle import PROBLEMS
 
-ROUNDS: Final = 26_000_000  # about a minute of one core of the development machine
+ROUNDS: Final = 46_000_000  # about a minute of one core of the development machine
 
 
 def main(argv: Sequence[str]) -> int:
