@@ -26,17 +26,24 @@ _VERSIONS: Final = {
 }
 
 
-def facts(lab: Lab) -> dict[str, object]:
-    """Processor, memory, kernel, disk, versions, and the limits of this minute."""
+def outline() -> dict[str, object]:
+    """Processor, cores, kernel, and how busy the machine is."""
     return {
         "processor": _field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def facts(lab: Lab) -> dict[str, object]:
+    """The outline, and memory, disk, versions, the limits of this minute."""
+    return {
+        **outline(),
         "memory_gib": round(
             os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1
         ),
-        "kernel": platform.release(),
         "disk": _output(["stat", "-f", "-c", "%T", str(lab.scratch)]),
-        "load_average": round(os.getloadavg()[0], 2),
         **{name: lab.node.run(argv).stdout.splitlines()[0] for name, argv in _VERSIONS.items()},
         "buildah": _output(["buildah", "--version"]),
         **_limits(lab),

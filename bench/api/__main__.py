@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import platform
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Final
 
 import aiohttp
 
+from bench import machine
 from bench.api import filling, load, report, servers
 from bench.api.load import Measured
 from bench.api.report import Row
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--venv", type=Path, default=Path("~/.cache/snap-dev/bench-fastapi"))
     options = parser.parse_args(argv)
-    machine = report.machine()
+    where = {**machine.outline(), "python": platform.python_version()}
     with tempfile.TemporaryDirectory(prefix="snap-bench-") as folder:
         data_dir = Path(folder) / "data"
         print(f"filling a store with {options.checkpoints} checkpoints", flush=True)
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(json.dumps([asdict(row) | {"times": row.times, "kept": row.is_kept} for row in rows]))
     if options.write:
         run = {"checkpoints": options.checkpoints, "rate": options.rate, "seconds": options.seconds}
-        report.write(rows, run, machine)
+        report.write(rows, run, where)
     return 0 if all(row.is_kept for row in rows) else 1
 
 

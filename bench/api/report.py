@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -50,19 +48,6 @@ class Row:
         """Whether every promise holds."""
         flat = self.grown_bytes <= FLAT_BYTES
         return self.p99_ms <= P99_MS and self.times >= TIMES and not self.failed and flat
-
-
-def machine() -> dict[str, object]:
-    """Where it was measured, and how busy that was before."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": named[0] if named else "?",
-        "cores": os.cpu_count() or 0,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
 
 
 def write(rows: Sequence[Row], run: Mapping[str, object], where: Mapping[str, object]) -> None:

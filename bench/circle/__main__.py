@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from bench import machine
 from bench.circle import going, report
 from deploy.devcluster import lifecycle
 from deploy.devnode.instance import Instance
 from deploy.devnode.lifecycle import PROBLEMS
 
-ROUNDS: Final = 46_000_000  # about a minute of one core of the development machine
+ROUNDS: Final = 46_000_000  # about 50 s of one core of the development machine
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--instance", default="bench", help="name of the nodes to start [bench]")
     options = parser.parse_args(argv)
-    machine = report.machine()
+    where = machine.outline()
     try:
         with lifecycle.opened(Instance(options.instance), _say) as cluster:
             starts = going.go(cluster, options.replicas, options.rounds, _say)
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print(report.line(start))
     print(json.dumps([report.as_told(start) for start in starts]))
     if options.write:
-        written = report.write(starts, machine)
+        written = report.write(starts, where)
         _say(f"bench: written to {os.path.relpath(written)} and docs/benchmarks-circle.md")
     return 0 if report.is_kept(starts) else 1
 

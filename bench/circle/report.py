@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -47,18 +45,6 @@ class Start:
     def is_kept(self) -> bool:
         """Whether it was as soon ready as it should be."""
         return not self.restored or self.ready_s < READY_S
-
-
-def machine() -> dict[str, object]:
-    """Where it was measured, and how busy that was before."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": named[0] if named else "?",
-        "cores": os.cpu_count() or 0,
-        "kernel": platform.release(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
 
 
 def is_kept(starts: Sequence[Start]) -> bool:
