@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import logging
-import shutil
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from agent import errors
+from agent import chores
 from agent.adapters import NotingPusher, ShelfArchives, Trust
-from agent.checkpoint import retention, watchdog
 from agent.checkpoint import service as checkpoint_service
-from agent.checkpoint.retention import Disk
+from agent.checkpoint import watchdog
 from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
@@ -31,15 +29,18 @@ from agent.jobs.steps import Workers
 from agent.link import ports as link_ports
 from agent.link.uploads import Uploads
 from agent.node import here
-from agent.node.facts import NodeFacts, Reason
+from agent.node.facts import NodeFacts
 from agent.node.prepare import Preparer, Tools
 from agent.node.vitals import Pulse
 from agent.restore import lazy_pages
 from agent.restore import ledger as restore_ledger
 from agent.restore.compatibility import NodeTraits
-from agent.restore.decision import Decider, Folders
+from agent.restore.decision import Decider
+from agent.restore.folders import Folders
 from agent.restore.grants import Grants
+from agent.restore.holding import HeldImages
 from agent.restore.outcome import OutcomeLog
+from agent.restore.recording import Recorder
 from agent.restore.service import RestoreService
 from agent.restore.telling import OutcomeNews
 from agent.runtimes import cri, kubelet
@@ -48,7 +49,6 @@ from agent.settings import SERVICE_ACCOUNT, Settings
 
 log = logging.getLogger(__name__)
 
-RETAIN_EVERY_S: Final = 300.0
 MARKS: Final = "/run/snap/marks"  # what was restored in which sandbox; gone with the node's boot
 
 Service = Callable[[], Coroutine[Any, Any, None]]
@@ -74,78 +74,129 @@ class Equipment:
     outcomes: link_ports.Outcomes = field(default_factory=link_ports.NoOutcomes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The node under all parts: what they share of it.
+
+    Attributes:
+        asked: this node's kubelet.
+    """
+
+    settings: Settings
+    host: Host
+    runtime: cri.Client
+    known: here.Here
+    asked: kubelet.Kubelet
+
+    @property
+    def data_dir(self) -> str:
+        return str(self.settings.data_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What jobs work with and services look after."""
+
+    shelf: Shelf
+    scratch: Scratch
+    bases: Bases
+    archives: ShelfArchives
+    checkpoints: CheckpointService
+    restores: RestoreService
+    preparer: Preparer
+
+
 async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cache) -> Equipment:
     """The real parts, plugged together, with the node probed."""
-    data_dir = str(settings.data_dir)
-    shelf = Shelf(host, data_dir)
+    data_dir = host.path(str(settings.data_dir))
+    asked = kubelet_of(settings, host)
+    known = here.Here(host, settings.cri_endpoint, Pulse(data_dir), asked)
+    place = _Place(settings, host, runtime, known, asked)
+    shelf = Shelf(host, place.data_dir)
     scratch = Scratch(host, shelf, settings.checkpoint_scratch_bytes)
     await asyncio.to_thread(scratch.forget_lost)
-    bases = Bases(host.path(f"{data_dir}/bases"))
-    archives, uploads = ShelfArchives(shelf, cache), Uploads()
-    trust = Trust(Grants(host.path(f"{data_dir}/grants.json"), settings.cluster))
-    asked = kubelet_of(settings, host)
-    known = here.Here(host, settings.cri_endpoint, Pulse(host.path(data_dir)), asked)
-    checkpoints = CheckpointService(
+    trust = Trust(Grants(data_dir / "grants.json", settings.cluster))
+    kept = OutcomeLog(data_dir / "restores.log")
+    outcomes = OutcomeNews(kept)
+    await known.open()
+    parts = _Parts(
+        shelf=shelf,
+        scratch=scratch,
+        bases=Bases(data_dir / "bases"),
+        archives=ShelfArchives(shelf, cache),
+        checkpoints=_checkpoints(place, shelf, scratch),
+        restores=_restores(place, cache, trust, Recorder(kept, outcomes.on_outcome)),
+        preparer=_preparer(place),
+    )
+    uploads = Uploads()
+    return Equipment(
+        workers=_workers(parts, JobFetcher(cache, trust.access), uploads),
+        uploads=uploads,
+        archives=parts.archives,
+        trust=trust,
+        outcomes=outcomes,
+        node=partial(_node, known, shelf),
+        services=partial(_services, place, parts),
+    )
+
+
+def _workers(parts: _Parts, fetcher: JobFetcher, uploads: Uploads) -> Workers:
+    return Workers(
+        checkpointer=parts.checkpoints,
+        shelf=parts.shelf,
+        pusher=NotingPusher(Pusher(bases=parts.bases), parts.shelf),
+        fetcher=fetcher,
+        analyst=Insights(parts.shelf),
+        importer=Importer(parts.shelf, uploads),
+        preparer=parts.preparer,
+    )
+
+
+def _node(known: here.Here, shelf: Shelf, runner: Runner) -> here.Here:
+    """What the link tells of this node, with the jobs' counts."""
+    known.counts = lambda: here.Counts(
+        runner.count(JobState.RUNNING), runner.count(JobState.QUEUED), len(shelf.list())
+    )
+    return known
+
+
+def _services(place: _Place, parts: _Parts, runner: Runner) -> dict[str, Service]:
+    """What runs beside the jobs, by name."""
+    host, data_dir = place.host, place.data_dir
+
+    def busy() -> frozenset[str]:
+        return runner.busy_checkpoints | parts.archives.busy
+
+    services: dict[str, Service] = {
+        "node": place.known.watch,
+        "restore": parts.restores.run,
+        "watchdog": partial(watchdog.watch, host, data_dir, lambda: parts.checkpoints.active),
+        "sweep": partial(chores.sweep, runner, parts.checkpoints),
+        "scratch": partial(parts.scratch.watch, busy),
+        "retention": partial(chores.retain, parts.shelf, host.path(data_dir), busy, parts.bases),
+    }
+    if place.settings.prepare == "auto":
+        services["prepare"] = partial(chores.prepare, parts.preparer, place.known, runner)
+    return services
+
+
+def _checkpoints(place: _Place, shelf: Shelf, scratch: Scratch) -> CheckpointService:
+    """The side that makes checkpoints."""
+    return CheckpointService(
         checkpoint_service.Ports(
-            host,
-            data_dir,
-            runtime,
-            known.facts,
+            place.host,
+            place.data_dir,
+            place.runtime,
+            place.known.facts,
             shelf,
-            partial(lazy_pages.is_arriving, host, f"{data_dir}/restores"),
-            asked,
+            partial(lazy_pages.is_arriving, place.host, f"{place.data_dir}/restores"),
+            place.asked,
             scratch,
         )
     )
-    await known.open()
-    restores = _restores(settings, host, runtime, cache, trust, known)
-    outcomes = OutcomeNews(restores.outcomes)
-    restores.on_outcome = outcomes.on_outcome
-
-    def node(runner: Runner) -> here.Here:
-        known.counts = lambda: here.Counts(
-            runner.count(JobState.RUNNING), runner.count(JobState.QUEUED), len(shelf.list())
-        )
-        return known
-
-    preparer = _preparer(settings, host, runtime, known)
-
-    def services(runner: Runner) -> dict[str, Service]:
-        prepare = {"prepare": partial(_prepare, preparer, known, runner)}
-
-        def busy() -> frozenset[str]:
-            return runner.busy_checkpoints | archives.busy
-
-        return {
-            "node": known.watch,
-            "restore": restores.run,
-            "watchdog": partial(watchdog.watch, host, data_dir, lambda: checkpoints.active),
-            "sweep": partial(_sweep, runner, checkpoints),
-            "scratch": partial(scratch.watch, busy),
-            "retention": partial(_retain, shelf, host.path(data_dir), busy, bases),
-            **(prepare if settings.prepare == "auto" else {}),
-        }
-
-    return Equipment(
-        workers=Workers(
-            checkpointer=checkpoints,
-            shelf=shelf,
-            pusher=NotingPusher(Pusher(bases=bases), shelf),
-            fetcher=JobFetcher(cache, trust.access),
-            analyst=Insights(shelf),
-            importer=Importer(shelf, uploads),
-            preparer=preparer,
-        ),
-        uploads=uploads,
-        archives=archives,
-        trust=trust,
-        outcomes=outcomes,
-        node=node,
-        services=services,
-    )
 
 
-def _preparer(settings: Settings, host: Host, runtime: cri.Client, known: here.Here) -> Preparer:
+def _preparer(place: _Place) -> Preparer:
     """What makes the node ready, with our programs for it."""
     wrapper = importlib.resources.files("agent.restore").joinpath("snap-runc.sh").read_bytes()
     dump = importlib.resources.files("agent.checkpoint").joinpath("snap-dump.sh").read_bytes()
@@ -153,36 +204,15 @@ def _preparer(settings: Settings, host: Host, runtime: cri.Client, known: here.H
     scripts = {"snap-runc": wrapper, "snap-crun": wrapper, "snap-dump": dump, "snap-lazy": lazy}
     return Preparer(
         Tools(
-            host,
-            str(settings.data_dir),
-            runtime,
+            place.host,
+            place.data_dir,
+            place.runtime,
             scripts,
-            settings.runtime_restart,
-            known.open,
-            owner=settings.pod_uid,
+            place.settings.runtime_restart,
+            place.known.open,
+            owner=place.settings.pod_uid,
         )
     )
-
-
-async def _prepare(preparer: Preparer, known: here.Here, runner: Runner) -> None:
-    """Prepare the node once, at the start of the agent; what stands against it becomes a reason."""
-    await runner.settled.wait()  # what a dead agent had begun may be a dump
-    try:
-        async with runner.without_dumps():
-            await preparer.prepare_at_start(lambda said: log.info("preparing: %s", said.message))
-        known.note(None)
-    except errors.SnapError as failure:
-        log.warning("the node could not be prepared: %s %s", failure.message, failure.details)
-        remedy = "See the message; then POST /cluster/nodes/{node}/prepare or start the agent anew."
-        known.note(
-            Reason(
-                "PrepareFailed",
-                f"The node could not be prepared: {failure.message}",
-                remedy,
-                blocking=False,
-            )
-        )
-    await asyncio.Event().wait()  # a service runs for as long as the agent
 
 
 def kubelet_of(settings: Settings, host: Host) -> kubelet.Kubelet:
@@ -200,30 +230,20 @@ def kubelet_of(settings: Settings, host: Host) -> kubelet.Kubelet:
     )
 
 
-def _restores(
-    settings: Settings,
-    host: Host,
-    runtime: cri.Client,
-    cache: Cache,
-    trust: Trust,
-    known: here.Here,
-) -> RestoreService:
+def _restores(place: _Place, cache: Cache, trust: Trust, recorder: Recorder) -> RestoreService:
     """The side that answers the runtime wrapper."""
-    folders = Folders(work=f"{settings.data_dir}/restores")
+    folders = Folders(work=f"{place.data_dir}/restores")
     decider = Decider(
-        host=host,
+        host=place.host,
         folders=folders,
-        runtime=runtime,
-        fetcher=cache,
-        credentials=trust,
+        runtime=place.runtime,
+        images=HeldImages(cache, trust, _Kept().keep),
         grants=trust.kept,
-        ledger=restore_ledger.Ledger(host, MARKS),
-        traits=lambda: traits_of(known.facts()),
-        spawn=_Kept().keep,
-        node=settings.node,
+        ledger=restore_ledger.Ledger(place.host, MARKS),
+        traits=lambda: traits_of(place.known.facts()),
+        node=place.settings.node,
     )
-    outcomes = OutcomeLog(host.path(f"{settings.data_dir}/restores.log"))
-    return RestoreService(host, folders, decider, outcomes)
+    return RestoreService(place.host, folders, decider, recorder)
 
 
 class _Kept:
@@ -253,29 +273,3 @@ def traits_of(facts: NodeFacts) -> NodeTraits:
         cpu_features=frozenset(facts.cpu_features),
         criu_features=frozenset(facts.criu_features),
     )
-
-
-async def _retain(
-    shelf: Shelf, data_dir: Path, busy: Callable[[], frozenset[str]], bases: Bases
-) -> None:
-    """Remove checkpoints that have expired, every few minutes."""
-    while True:
-        await asyncio.sleep(RETAIN_EVERY_S)
-        try:
-            usage = await asyncio.to_thread(shutil.disk_usage, data_dir)
-            disk = Disk(usage.total, usage.free)
-            gone = await asyncio.to_thread(
-                retention.sweep, shelf, disk, busy(), None, bases.remember
-            )
-        except OSError as cause:
-            log.warning("retention could not look at the disk: %s", cause)
-            continue
-        for checkpoint_id in gone:
-            log.info("checkpoint %s has expired, removed", checkpoint_id)
-
-
-async def _sweep(runner: Runner, checkpoints: CheckpointService) -> None:
-    """Once all that a dead agent had begun is settled: undo what no job knows of."""
-    await runner.settled.wait()
-    await checkpoints.sweep()
-    await asyncio.Event().wait()  # a service runs for as long as the agent

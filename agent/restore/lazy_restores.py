@@ -12,7 +12,8 @@ import msgspec
 
 from agent import errors
 from agent.restore import lazy_pages, pending
-from agent.restore.decision import Decider, Folders
+from agent.restore.folders import Folders
+from agent.restore.holding import HeldImages
 from agent.restore.inbox import Answer, Request
 from agent.restore.lazy_pages import End, Transfer
 from agent.restore.outcome import Action, Outcome
@@ -30,14 +31,14 @@ class LazyRestores:
 
     host: Host
     folders: Folders
-    decider: Decider
+    images: HeldImages
     _running: dict[str, Transfer] = field(default_factory=dict)
 
     def adopt(self) -> None:
         """Take over what an earlier agent began. Blocks for a moment."""
         for transfer in lazy_pages.unfinished(self.host, self.folders.work):
             self._running[transfer.container_id] = transfer
-            self.decider.hold_again(transfer.container_id, transfer.expected.image)
+            self.images.hold_again(transfer.container_id, transfer.expected.image)
 
     def is_running(self, container_id: str) -> bool:
         """Whether the container's memory is on its way."""
@@ -89,14 +90,14 @@ class LazyRestores:
         container_id = transfer.container_id
         if await self._is_stray(transfer):
             await self.give_up(container_id)
-            self.decider.release(container_id)
+            self.images.release(container_id)
             return
         end = await lazy_pages.look(self.host, transfer)
         if end is None or pending.is_there(self.host.path(self.folders.state), container_id):
             return  # the wrapper will yet say whether the restore worked at all
         if self._running.pop(container_id, None) is None:
             return
-        self.decider.release(container_id)
+        self.images.release(container_id)
         if end.outcome == "killed" or (end.outcome == "ended" and end.died):
             await record(await asyncio.to_thread(self._lost, transfer, end))
         else:
