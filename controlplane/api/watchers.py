@@ -2,225 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Final
 
-import msgspec
-from msgspec import Meta
-
+from controlplane.api import watcher_shapes as shapes
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Limit, Name, OptionalName
-from controlplane.api.operated import SentCluster, ShownCluster, shown_cluster
+from controlplane.api.operated import shown_cluster
 from controlplane.api.routing import Section
+from controlplane.api.watcher_shapes import (
+    DecisionPage,
+    DecisionsWanted,
+    OperatorStart,
+    OperatorState,
+    OperatorStatus,
+    OperatorStop,
+    WatcherAnswer,
+    WatcherChange,
+    WatcherCreate,
+    WatcherList,
+    WatchersOfCluster,
+    WatchersStatus,
+    WatcherWanted,
+)
 from controlplane.identity import Role
-from controlplane.watcher.service import Watcher, WatcherDraft
+from controlplane.watcher.drafts import WatcherDraft
+from controlplane.watcher.service import Watcher
 
 SECTION: Final = Section("Watchers", "Checkpoint pods when something happens to them.")
-Scope = Literal["cluster", "namespace"]
-TriggerKind = Literal["startupProbe", "ready", "running", "annotation", "schedule", "drain"]
-Delay = Annotated[float, Meta(ge=0, le=86_400)]
-Cron = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9*/,# -]*$(?!\n)")]
 _ERRORS: Final = ("CLUSTER_NOT_FOUND", "CONFLICT", "PERMISSION_DENIED")
 _START_ERRORS: Final = (*_ERRORS, "WATCHER_NOT_FOUND", "CLUSTER_CONNECTION_FAILED")
-_CLUSTER: Final = {"api_server_url": "https://api.cluster.com:6443", "auth_type": "kubeconfig"}
-
-
-class OperatorStart(msgspec.Struct):
-    """Which cluster's default watcher starts, and how it is set."""
-
-    example: ClassVar[dict[str, Any]] = {
-        "cluster_name": "production-cluster",
-        "cluster_config": _CLUSTER,
-        "scope": "cluster",
-        "namespace": "snap",
-        "auto_delete_pod": True,
-    }
-    cluster_name: Name | None = None
-    cluster_config: SentCluster | None = None
-    scope: Scope | None = None
-    namespace: OptionalName | None = None
-    auto_delete_pod: bool | None = None
-
-
-class OperatorStop(msgspec.Struct):
-    """Which cluster's default watcher stops; all of them if none is named."""
-
-    example: ClassVar[dict[str, Any]] = {"cluster_name": "production-cluster"}
-    cluster_name: OptionalName | None = None
-
-
-class OperatorState(msgspec.Struct, frozen=True):
-    """Whether a default watcher runs; ``error`` says why not."""
-
-    running: bool
-    cluster_name: str | None
-    error: str | None
-    success: bool = True
-
-
-class ActiveWatcher(msgspec.Struct, frozen=True):
-    """A watcher that should run; ``status`` is active, or error."""
-
-    name: str
-    cluster_name: str
-    status: str
-    started_at: str
-
-
-class OperatorStatus(msgspec.Struct, frozen=True):
-    """Whether any watcher runs, and all that should."""
-
-    running: bool
-    cluster_name: str | None
-    error: str | None
-    active_watchers: list[ActiveWatcher]
-    success: bool = True
-
-
-class WatcherCreate(msgspec.Struct):
-    """A new watcher.
-
-    ``trigger_delay_s``: triggers ready and running: for how long before. ``schedule``: trigger schedule:
-    five fields as cron has them, UTC.
-    """
-
-    example: ClassVar[dict[str, Any]] = {
-        "name": "production-watcher",
-        "cluster_name": "production-cluster",
-        "cluster_config": _CLUSTER,
-        "scope": "cluster",
-        "namespace": "snap",
-        "trigger": "startupProbe",
-        "auto_delete_pod": True,
-    }
-    rules: ClassVar[tuple[dict[str, Any], ...]] = (
-        {
-            "anyOf": [
-                {"properties": {"scope": {"not": {"const": "namespace"}}}},
-                {
-                    "properties": {"namespace": {"type": "string", "minLength": 1}},
-                    "required": ["namespace"],
-                },
-            ]
-        },
-    )
-    name: Name
-    cluster_name: Name | None = None
-    cluster_config: SentCluster | None = None
-    scope: Scope = "cluster"
-    namespace: OptionalName | None = None
-    trigger: TriggerKind = "startupProbe"
-    trigger_delay_s: Delay = 0.0
-    schedule: Cron = ""
-    auto_delete_pod: bool = True
-
-
-class WatcherChange(msgspec.Struct):
-    """Changes to a watcher; what is absent stays."""
-
-    watcher_name: Name
-    cluster_name: Name | None = None
-    cluster_config: SentCluster | None = None
-    scope: Scope | None = None
-    namespace: OptionalName | None = None
-    trigger: TriggerKind | None = None
-    trigger_delay_s: Delay | None = None
-    schedule: Cron | None = None
-    auto_delete_pod: bool | None = None
-
-
-class WatcherWanted(msgspec.Struct):
-    """Which watcher."""
-
-    watcher_name: Name
-
-
-class WatchersOfCluster(msgspec.Struct):
-    """Of which cluster."""
-
-    cluster: Name
-
-
-class DecisionsWanted(msgspec.Struct):
-    """Whose decisions, how many, and before which."""
-
-    watcher_name: Name
-    limit: Limit = 100
-    cursor: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-
-
-class WatcherAnswer(msgspec.Struct, frozen=True):
-    """A watcher: ``status`` is running, stopped or error; ``thread_alive`` is the real state of its watch.
-
-    ``error_message`` and ``failing_since``: what is wrong, and since when.
-    """
-
-    name: str
-    cluster_name: str
-    cluster_config: ShownCluster
-    scope: str
-    namespace: str
-    trigger: str
-    status: str
-    auto_delete_pod: bool
-    thread_alive: bool
-    error_message: str | None
-    failing_since: str | None
-    trigger_delay_s: float
-    schedule: str
-    started_at: str | None
-    last_update: str
-    updated_at: str
-    created_at: str
-    success: bool = True
-
-
-class WatcherList(msgspec.Struct, frozen=True):
-    """The watchers of a cluster."""
-
-    watchers: list[WatcherAnswer]
-    message: str
-    success: bool = True
-
-
-class WatcherState(msgspec.Struct, frozen=True):
-    """A watcher in brief."""
-
-    running: bool
-    cluster_name: str
-    scope: str
-    namespace: str
-    thread_alive: bool
-    status: str
-    error_message: str | None
-
-
-class WatchersStatus(msgspec.Struct, frozen=True):
-    """All watchers by name; ``active_watchers`` is how many really run."""
-
-    active_watchers: int
-    watchers: dict[str, WatcherState]
-    success: bool = True
-
-
-class DecisionAnswer(msgspec.Struct, frozen=True):
-    """What was decided about a pod."""
-
-    id: int
-    at: str
-    namespace: str
-    pod_name: str
-    container_name: str
-    decision: str
-    reason: str
-    job_id: str | None
-
-
-class DecisionPage(msgspec.Struct, frozen=True):
-    """Decisions, newest first; ``next_cursor`` asks for more."""
-
-    decisions: list[DecisionAnswer]
-    next_cursor: int | None
-    success: bool = True
 
 
 @SECTION.route(
@@ -270,12 +79,7 @@ async def operator_status(call: Call) -> OperatorStatus:
         running=bool(alive),
         cluster_name=first.row.cluster if first else None,
         error=next((w.error for w in wanted if w.error), None),
-        active_watchers=[
-            ActiveWatcher(
-                w.row.name, w.row.cluster, "active" if w.is_alive else w.status, w.row.started_at
-            )
-            for w in wanted
-        ],
+        active_watchers=[shapes.active(w) for w in wanted],
     )
 
 
@@ -292,16 +96,7 @@ async def create_watcher(call: Call, wanted: WatcherCreate) -> WatcherAnswer:
 
     That it could not be started is told by ``status`` and ``error_message``; it is tried again.
     """
-    draft = WatcherDraft(
-        wanted.name,
-        cluster=wanted.cluster_name,
-        scope=wanted.scope,
-        namespace=wanted.namespace,
-        trigger=wanted.trigger,
-        auto_delete_pod=wanted.auto_delete_pod,
-        delay_s=wanted.trigger_delay_s,
-        schedule=wanted.schedule,
-    )
+    draft = shapes.draft(wanted.name, wanted)
     return await _answer(call, await call.services.watchers.create(draft, call.actor))
 
 
@@ -328,16 +123,7 @@ async def get_watcher(call: Call, wanted: WatcherWanted) -> WatcherAnswer:
 )
 async def update_watcher(call: Call, wanted: WatcherChange) -> WatcherAnswer:
     """Change a watcher; one that runs goes on with the change."""
-    draft = WatcherDraft(
-        wanted.watcher_name,
-        cluster=wanted.cluster_name,
-        scope=wanted.scope,
-        namespace=wanted.namespace,
-        trigger=wanted.trigger,
-        auto_delete_pod=wanted.auto_delete_pod,
-        delay_s=wanted.trigger_delay_s,
-        schedule=wanted.schedule,
-    )
+    draft = shapes.draft(wanted.watcher_name, wanted)
     return await _answer(call, await call.services.watchers.update(draft, call.actor))
 
 
@@ -393,19 +179,7 @@ async def delete_watcher(call: Call, wanted: WatcherWanted) -> Done:
 async def watcher_decisions(call: Call, wanted: DecisionsWanted) -> DecisionPage:
     """What a watcher decided about pods, and why, newest first."""
     found = await call.services.watchers.decisions(wanted.watcher_name, wanted.limit, wanted.cursor)
-    items = [
-        DecisionAnswer(
-            id=d.number,
-            at=d.at,
-            namespace=d.namespace,
-            pod_name=d.pod_name,
-            container_name=d.container_name,
-            decision=d.decision,
-            reason=d.reason,
-            job_id=d.job_id or None,
-        )
-        for d in found
-    ]
+    items = [shapes.decided(decision) for decision in found]
     return DecisionPage(items, items[-1].id if len(items) == wanted.limit else None)
 
 
@@ -413,18 +187,7 @@ async def watcher_decisions(call: Call, wanted: DecisionsWanted) -> DecisionPage
 async def watchers_status(call: Call) -> WatchersStatus:
     """All watchers, and whether they run."""
     every = await call.services.watchers.everything()
-    told = {
-        w.row.name: WatcherState(
-            running=w.is_alive,
-            cluster_name=w.row.cluster,
-            scope=w.row.scope,
-            namespace=w.row.namespace,
-            thread_alive=w.is_alive,
-            status=w.status,
-            error_message=w.error or None,
-        )
-        for w in every
-    }
+    told = {w.row.name: shapes.state(w) for w in every}
     return WatchersStatus(sum(w.is_alive for w in every), told)
 
 
@@ -439,23 +202,4 @@ async def watchers_of_cluster(call: Call, wanted: WatchersOfCluster) -> WatcherL
 
 
 async def _answer(call: Call, watcher: Watcher) -> WatcherAnswer:
-    row = watcher.row
-    return WatcherAnswer(
-        name=row.name,
-        cluster_name=row.cluster,
-        cluster_config=await shown_cluster(call, row.cluster),
-        scope=row.scope,
-        namespace=row.namespace,
-        trigger=row.trigger,
-        status=watcher.status,
-        auto_delete_pod=row.auto_delete_pod,
-        thread_alive=watcher.is_alive,
-        error_message=watcher.error or None,
-        failing_since=watcher.failing_since or None,
-        trigger_delay_s=row.delay_s,
-        schedule=row.schedule,
-        started_at=row.started_at or None,
-        last_update=row.updated_at,
-        updated_at=row.updated_at,
-        created_at=row.created_at,
-    )
+    return shapes.answer(watcher, await shown_cluster(call, watcher.row.cluster))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controlplane import errors
+from controlplane import errors, permissions
 from controlplane.checkpoints import lookup, reports
 from controlplane.checkpoints.ports import Jobs
 from controlplane.checkpoints.reports import Reports
@@ -142,8 +142,8 @@ class Analyses:
         ):
             raise Denied("A checkpoint holds a process's memory; viewers see its summary only.")
         found = await self._store.read(lambda db: lookup.find(db, named, pod_name))
-        if command.analysis_type != _FOR_ALL and not actor.may_act_in(found.namespace):
-            raise Denied(f"User {actor.username} may not act in namespace {found.namespace}.")
+        if command.analysis_type != _FOR_ALL:
+            permissions.require_namespace(actor, found.namespace)
         if found.status is not CheckpointStatus.COMPLETED:
             raise Conflict(f"Checkpoint {found.id} is {found.status}; it can't be analysed.")
         return found

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from controlplane import permissions
 from controlplane.checkpoints import destinations, lookup, naming
 from controlplane.checkpoints.commands import PushTarget
 from controlplane.checkpoints.ports import Clusters, Jobs, Nodes
-from controlplane.errors import Conflict, Denied
+from controlplane.errors import Conflict
 from controlplane.identity import Actor
 from controlplane.store import checkpoints as rows
 from controlplane.store import registries
@@ -46,8 +47,7 @@ class Placing:
             AgentUnavailable: the agent of one of the nodes is away; nothing was started.
         """
         found, fetch = await self._store.read(lambda db: _fetchable(db, checkpoint))
-        if not actor.may_act_in(found.namespace):
-            raise Denied(f"User {actor.username} may not act in namespace {found.namespace}.")
+        permissions.require_namespace(actor, found.namespace)
         if fetch is None:
             what = "that a registry config leads to" if found.images else "yet"
             raise Conflict(f"Checkpoint {found.id} has no image {what}; push it first.")

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from sqlite_utils import Database
 
-from controlplane import errors
+from controlplane import errors, permissions
 from controlplane.checkpoints import drivers, grants, lookup, podmaking, podtemplates
 from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.podmaking import IMAGE, RUNTIME, NewPod
@@ -231,8 +231,7 @@ def _permitted(command: RestoreCommand, source: _Source, actor: Actor) -> str:
     found = source.checkpoint
     namespace = command.namespace or found.namespace
     for where in (found.namespace, namespace):
-        if not actor.may_act_in(where):
-            raise Denied(f"User {actor.username} may not act in namespace {where}.")
+        permissions.require_namespace(actor, where)
     if command.service_account not in ("", _ACCOUNT) and not actor.is_administrator:
         raise Denied("Only an administrator can give a restored pod another service account.")
     if not source.images:

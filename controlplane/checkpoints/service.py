@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from controlplane import errors
+from controlplane import errors, permissions
 from controlplane.checkpoints import lookup, making, pushing
 from controlplane.checkpoints.commands import (
     Archive,
@@ -121,7 +121,7 @@ class CheckpointService:
             AgentUnavailable: the node's agent is away.
         """
         found = await self._find(named, pod_name)
-        _require(actor, found.namespace)
+        permissions.require_namespace(actor, found.namespace)
         if found.is_uploaded:
             return await self._push_uploaded(found, target, actor)
         if found.status is not CheckpointStatus.COMPLETED or not found.local:
@@ -202,7 +202,7 @@ class CheckpointService:
             Failed: a registry did not delete the manifest.
         """
         found = await self._find(checkpoint_id, "")
-        _require(actor, found.namespace)
+        permissions.require_namespace(actor, found.namespace)
         if found.pinned:
             raise Conflict(f"Checkpoint {found.id} is pinned; unpin it first.")
         if found.status in _BUSY:
@@ -243,7 +243,7 @@ class CheckpointService:
             NotFound: CHECKPOINT_NOT_FOUND.
         """
         found = await self._find(checkpoint_id, "")
-        _require(actor, found.namespace)
+        permissions.require_namespace(actor, found.namespace)
 
         def run(db: Database) -> Checkpoint:
             now = rows.find(db, found.id) or found
@@ -315,7 +315,7 @@ class CheckpointService:
     async def _make(
         self, command: CheckpointCommand, target: PushTarget | None, actor: Actor
     ) -> Job:
-        _require(actor, command.namespace)
+        permissions.require_namespace(actor, command.namespace)
         key = _idempotency(command)
         first = await self._jobs.repeated(actor.username, key)
         if first is not None:
@@ -389,7 +389,7 @@ class CheckpointService:
         found = await self._find(filename, pod_name)
         if not actor.has(Role.OPERATOR):
             raise Denied("A checkpoint holds a process's memory; viewers can't read it.")
-        _require(actor, found.namespace)
+        permissions.require_namespace(actor, found.namespace)
         if found.status is not CheckpointStatus.COMPLETED:
             raise Conflict(f"Checkpoint {found.id} is {found.status}; there is no archive of it.")
         return found
@@ -406,11 +406,6 @@ class CheckpointService:
 
     async def _find(self, named: str, pod_name: str) -> Checkpoint:
         return await self._store.read(lambda db: lookup.find(db, named, pod_name))
-
-
-def _require(actor: Actor, namespace: str) -> None:
-    if not actor.may_act_in(namespace):
-        raise Denied(f"User {actor.username} may not act in namespace {namespace}.")
 
 
 def _idempotency(command: CheckpointCommand) -> Idempotency | None:

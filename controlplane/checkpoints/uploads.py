@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlite_utils import Database
 
-from controlplane import errors
+from controlplane import errors, permissions
 from controlplane.archives.shelf import ArchiveShelf, Received, Receiving
 from controlplane.checkpoints import naming
 from controlplane.checkpoints.ports import Clusters
@@ -72,8 +72,7 @@ class Upload:
             Denied: it is of a namespace in which the actor may not act.
         """
         stored = _described(self._checkpoint, await self._receiving.finish())
-        if not actor.may_act_in(stored.namespace):
-            raise Denied(f"User {actor.username} may not act in namespace {stored.namespace}.")
+        permissions.require_namespace(actor, stored.namespace)
         await self._store.write(lambda db: rows.insert(db, stored))
         self._receiving.keep()
         return stored
@@ -98,8 +97,8 @@ class Uploads:
         """
         if not actor.has(Role.OPERATOR):
             raise Denied("Only operators and administrators can upload checkpoints.")
-        if command.namespace and not actor.may_act_in(command.namespace):
-            raise Denied(f"User {actor.username} may not act in namespace {command.namespace}.")
+        if command.namespace:
+            permissions.require_namespace(actor, command.namespace)
         checkpoint_id = clock.new_ulid()
         checkpoint = Checkpoint(
             id=checkpoint_id,

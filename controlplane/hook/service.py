@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from sqlite_utils import Database
 
-from controlplane.errors import HOOK_NOT_FOUND, Conflict, Denied, NotFound, SnapError
+from controlplane import permissions
+from controlplane.errors import HOOK_NOT_FOUND, Conflict, NotFound
 from controlplane.hook.servers import Servers
 from controlplane.identity import Actor
 from controlplane.store import audit
@@ -17,11 +16,9 @@ from controlplane.store import hooks as rows
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
+from controlplane.supervision import Runs, Supervision
 
 RESERVED: Final = frozenset({"list"})  # literal segment of /snaphook/…
-RETRY_S: Final = 60.0  # between tries to start what should run and does not
-_STARTING: Final = "It is being started."
-_log = logging.getLogger(__name__)
 
 
 class Directory(Protocol):
@@ -47,16 +44,19 @@ class Hooks:
         self._store = store
         self._directory = directory
         self._servers = servers
-        self._errors: dict[str, str] = {}
-        self._turn = asyncio.Lock()  # of starting and stopping, so that they don't cross
+        self._supervision = Supervision(
+            Runs(
+                "hook",
+                servers.is_running,
+                servers.start,
+                servers.stop,
+                lambda failure: failure.message,
+            )
+        )
 
     async def run(self) -> None:
         """Start what should run and does not, once a minute, until cancelled."""
-        while True:
-            for row in await self._store.read(rows.everything):
-                if row.wanted and not self._servers.is_running(row.name):
-                    await self._try(row)
-            await asyncio.sleep(RETRY_S)
+        await self._supervision.run(lambda: self._store.read(rows.everything))
 
     async def everything(self) -> list[Hook]:
         """All hooks, by name."""
@@ -83,7 +83,7 @@ class Hooks:
         """
         if row.name in RESERVED:
             raise Conflict(f"{row.name} is a reserved name; choose another one.")
-        _require(actor)
+        permissions.require_all_namespaces(actor)  # admission reviews come from all
         cluster = await self._directory.resolve(row.cluster)
         new = replace(row, cluster=cluster, owner=actor.username, wanted=False)
 
@@ -106,7 +106,7 @@ class Hooks:
         if self._servers.is_running(name):
             raise Conflict(f"SnapHook '{name}' is already running")
         row = await self._want(name, actor, wanted=True)
-        failure = await self._try(row)
+        failure = await self._supervision.start(row)
         if failure is not None:
             raise failure
         return self._seen(row)
@@ -121,9 +121,7 @@ class Hooks:
         if not (await self.get(name)).row.wanted:
             raise Conflict(f"SnapHook '{name}' is not running")
         row = await self._want(name, actor, wanted=False)
-        async with self._turn:
-            await self._servers.stop(row)
-        self._errors.pop(name, None)
+        await self._supervision.stop(row)
         return self._seen(row)
 
     async def renew(self, name: str, actor: Actor) -> Hook:
@@ -133,7 +131,7 @@ class Hooks:
             NotFound: HOOK_NOT_FOUND.
             Conflict: it does not run, so it has none.
         """
-        _require(actor)
+        permissions.require_all_namespaces(actor)
         hook = await self.get(name)
         if not hook.is_running:
             raise Conflict(f"SnapHook '{name}' is not running, it has no certificate; start it.")
@@ -156,7 +154,7 @@ class Hooks:
         Raises:
             NotFound: HOOK_NOT_FOUND.
         """
-        _require(actor)
+        permissions.require_all_namespaces(actor)
 
         def remove(db: Database) -> HookRow:
             row = _found(db, name)
@@ -165,12 +163,10 @@ class Hooks:
             return row
 
         row = await self._store.write(remove)
-        async with self._turn:
-            await self._servers.stop(row)
-        self._errors.pop(name, None)
+        await self._supervision.stop(row)
 
     async def _want(self, name: str, actor: Actor, *, wanted: bool) -> HookRow:
-        _require(actor)
+        permissions.require_all_namespaces(actor)
 
         def change(db: Database) -> HookRow:
             deed = "hook started" if wanted else "hook stopped"
@@ -180,32 +176,11 @@ class Hooks:
 
         return await self._store.write(change)
 
-    async def _try(self, row: HookRow) -> SnapError | None:
-        """Start the hook; what went wrong, kept for its status."""
-        async with self._turn:
-            if self._servers.is_running(row.name):
-                return None
-            try:
-                await self._servers.start(row)
-            except SnapError as failure:
-                if self._errors.get(row.name) != failure.message:
-                    _log.warning("hook %s does not run: %s", row.name, failure.message)
-                self._errors[row.name] = failure.message
-                return failure
-        self._errors.pop(row.name, None)
-        return None
-
     def _seen(self, row: HookRow) -> Hook:
         running = self._servers.is_running(row.name)
         failed = row.wanted and not running
-        error = self._errors.get(row.name, _STARTING) if failed else ""
+        error = self._supervision.failing(row.name).words if failed else ""
         return Hook(row, running, error, self._servers.url(row))
-
-
-def _require(actor: Actor) -> None:
-    """Raise Denied for whom only some namespaces are open: admission reviews come from all."""
-    if actor.namespaces and not actor.is_administrator:
-        raise Denied(f"User {actor.username} may not act in all namespaces of a cluster.")
 
 
 def _found(db: Database, name: str) -> HookRow:

@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Protocol
 
 from sqlite_utils import Database
 
-from controlplane.errors import WATCHER_NOT_FOUND, Conflict, Denied, NotFound, SnapError
+from controlplane import permissions
+from controlplane.errors import WATCHER_NOT_FOUND, Conflict, NotFound, SnapError
 from controlplane.identity import Actor
 from controlplane.store import audit, clock
 from controlplane.store import watchers as rows
 from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.watchers import Decision, WatcherRow
-from controlplane.watcher import triggers
+from controlplane.supervision import Runs, Supervision
+from controlplane.watcher import drafts
+from controlplane.watcher.drafts import WatcherDraft
 from controlplane.watcher.loops import Loops
-
-RETRY_S: Final = 60.0  # between tries to start what should run and does not
-_STARTING: Final = "It is being started."
-_log = logging.getLogger(__name__)
 
 
 class Directory(Protocol):
     """Which cluster is meant (``clusters.directory``)."""
 
     async def resolve(self, name: str = "", kube_api_address: str = "") -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class WatcherDraft:
-    """What a watcher is set to, or what it becomes; None keeps what is there.
-
-    Attributes:
-        cluster: empty for the only one.
-    """
-
-    name: str
-    cluster: str | None = None
-    scope: str | None = None
-    namespace: str | None = None
-    trigger: str | None = None
-    auto_delete_pod: bool | None = None
-    delay_s: float | None = None
-    schedule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +53,13 @@ class Watchers:
         self._store = store
         self._directory = directory
         self._loops = loops
-        self._errors: dict[str, tuple[str, str]] = {}  # name → what is wrong, since when
-        self._turn = asyncio.Lock()  # of starting and stopping, so that they don't cross
+        self._supervision = Supervision(
+            Runs("watcher", loops.is_started, loops.start, lambda row: loops.stop(row.name), _words)
+        )
 
     async def run(self) -> None:
         """Start what should run and does not, once a minute, until cancelled."""
-        while True:
-            for row in await self._store.read(rows.everything):
-                if row.wanted and not self._loops.is_started(row.name):
-                    await self._try(row)
-            await asyncio.sleep(RETRY_S)
+        await self._supervision.run(lambda: self._store.read(rows.everything))
 
     async def everything(self, cluster: str = "") -> list[Watcher]:
         """The watchers of a cluster or of all, by name."""
@@ -106,7 +82,7 @@ class Watchers:
             Refused, Denied: it is to watch what it can't, or what is not the actor's.
         """
         cluster = await self._directory.resolve(draft.cluster or "")
-        row = _drawn(WatcherRow(draft.name, cluster, owner=actor.username), draft)
+        row = drafts.drawn(WatcherRow(draft.name, cluster, owner=actor.username), draft)
         row = replace(row, wanted=True, started_at=clock.now())
         _require(actor, row)
 
@@ -117,7 +93,7 @@ class Watchers:
             return rows.put(db, row)
 
         kept = await self._store.write(insert)
-        await self._try(kept)
+        await self._supervision.start(kept)
         return self._seen(kept)
 
     async def update(self, draft: WatcherDraft, actor: Actor) -> Watcher:
@@ -131,7 +107,7 @@ class Watchers:
         def change(db: Database) -> WatcherRow:
             old = _found(db, draft.name)
             _require(actor, old)
-            new = _drawn(replace(old, cluster=cluster or old.cluster), draft)
+            new = drafts.drawn(replace(old, cluster=cluster or old.cluster), draft)
             _require(actor, new)
             audit.write(db, AuditEntry(actor.username, "watcher changed", f"watcher/{new.name}"))
             return rows.put(db, new)
@@ -139,7 +115,7 @@ class Watchers:
         kept = await self._store.write(change)
         if kept.wanted:
             await self._loops.stop(kept.name)
-            await self._try(kept)
+            await self._supervision.start(kept)
         return self._seen(kept)
 
     async def start(self, name: str, actor: Actor) -> Watcher:
@@ -153,7 +129,7 @@ class Watchers:
         if self._loops.is_started(name):
             raise Conflict(f"SnapWatcher '{name}' is already running")
         row = await self._want(name, actor, wanted=True)
-        failure = await self._try(row)
+        failure = await self._supervision.start(row)
         if failure is not None:
             raise failure
         return self._seen(row)
@@ -169,9 +145,7 @@ class Watchers:
         if before.status == "stopped":
             raise Conflict(f"SnapWatcher '{name}' is not running")
         row = await self._want(name, actor, wanted=False)
-        async with self._turn:
-            await self._loops.stop(name)
-        self._errors.pop(name, None)
+        await self._supervision.stop(row)
         return self._seen(row)
 
     async def delete(self, name: str, actor: Actor) -> None:
@@ -181,15 +155,15 @@ class Watchers:
             NotFound: WATCHER_NOT_FOUND.
         """
 
-        def remove(db: Database) -> None:
-            _require(actor, _found(db, name))
+        def remove(db: Database) -> WatcherRow:
+            row = _found(db, name)
+            _require(actor, row)
             rows.delete(db, name)
             audit.write(db, AuditEntry(actor.username, "watcher deleted", f"watcher/{name}"))
+            return row
 
-        await self._store.write(remove)
-        async with self._turn:
-            await self._loops.stop(name)
-        self._errors.pop(name, None)
+        row = await self._store.write(remove)
+        await self._supervision.stop(row)
 
     async def start_default(self, draft: WatcherDraft, actor: Actor) -> Watcher:
         """Start the cluster's default watcher, set as ``draft`` says; its name does not count.
@@ -204,7 +178,7 @@ class Watchers:
         old = kept or WatcherRow(
             _default_name(cluster), cluster, is_default=True, owner=actor.username
         )
-        new = _drawn(old, replace(draft, name=old.name))
+        new = drafts.drawn(old, replace(draft, name=old.name))
         _require(actor, new)
         await self._store.write(lambda db: rows.put(db, new))
         return await self.start(new.name, actor)
@@ -239,23 +213,6 @@ class Watchers:
 
         return await self._store.write(change)
 
-    async def _try(self, row: WatcherRow) -> SnapError | None:
-        """Start the loop; what went wrong, kept for the watcher's status."""
-        async with self._turn:
-            if self._loops.is_started(row.name):
-                return None
-            try:
-                await self._loops.start(row)
-            except SnapError as failure:
-                words = _words(failure)
-                before, since = self._errors.get(row.name, ("", ""))
-                if before != words:
-                    _log.warning("watcher %s does not run: %s", row.name, words)
-                self._errors[row.name] = (words, since or clock.now())
-                return failure
-        self._errors.pop(row.name, None)
-        return None
-
     def _seen(self, row: WatcherRow) -> Watcher:
         if self._loops.is_alive(row.name):
             return Watcher(row, "running", is_alive=True, error="")
@@ -266,8 +223,10 @@ class Watchers:
             words, since = found
             at = clock.stamp(datetime.fromtimestamp(since, UTC))
             return Watcher(row, "error", is_alive=False, error=words, failing_since=at)
-        words, at = self._errors.get(row.name, (_STARTING, ""))
-        return Watcher(row, "error", is_alive=False, error=words, failing_since=at)
+        failing = self._supervision.failing(row.name)
+        return Watcher(
+            row, "error", is_alive=False, error=failing.words, failing_since=failing.since
+        )
 
 
 def _words(failure: SnapError) -> str:
@@ -278,36 +237,12 @@ def _of(cluster: str) -> Callable[[Database], list[WatcherRow]]:
     return lambda db: rows.everything(db, cluster)
 
 
-def _drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
-    """What ``draft`` makes of ``old``.
-
-    Raises:
-        Conflict: a namespace is missing, or the schedule is none.
-    """
-    new = replace(
-        old,
-        scope=draft.scope or old.scope,
-        namespace=old.namespace if draft.namespace is None else draft.namespace,
-        trigger=draft.trigger or old.trigger,
-        auto_delete_pod=(
-            old.auto_delete_pod if draft.auto_delete_pod is None else draft.auto_delete_pod
-        ),
-        delay_s=old.delay_s if draft.delay_s is None else draft.delay_s,
-        schedule=old.schedule if draft.schedule is None else draft.schedule,
-    )
-    if new.trigger == "schedule":
-        triggers.check_schedule(new.schedule)
-    if new.scope == "namespace" and not new.namespace:
-        raise Conflict("Field `namespace` is required with scope namespace.")
-    return new
-
-
 def _require(actor: Actor, row: WatcherRow) -> None:
     """Raise Denied if the actor may not act where the watcher would."""
-    if row.scope == "cluster" and actor.namespaces and not actor.is_administrator:
-        raise Denied(f"User {actor.username} may not act in all namespaces of a cluster.")
-    if row.scope == "namespace" and not actor.may_act_in(row.namespace):
-        raise Denied(f"User {actor.username} may not act in namespace {row.namespace}.")
+    if row.scope == "cluster":
+        permissions.require_all_namespaces(actor)
+    if row.scope == "namespace":
+        permissions.require_namespace(actor, row.namespace)
 
 
 def _default_name(cluster: str) -> str:
