@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from controlplane.errors import Conflict, SnapError
-from controlplane.hook import webhook
+from controlplane.hook import indexing, webhook
 from controlplane.hook.addresses import Reaching
 from controlplane.hook.admission import NEVER, Answer, Policy, answer
 from controlplane.hook.authority import Authority, Wanted
@@ -24,17 +24,14 @@ from controlplane.hook.listener import Listener
 from controlplane.hook.registering import Clusters, Registrar, pod_of
 from controlplane.kube.resources import Object
 from controlplane.kube.workloads import CONTAINERS, moment
-from controlplane.store import starts, workloads
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
 
-LOOK_S: Final = 0.2  # between looks whether the store has something new
 TRAITS_S: Final = 10.0  # after which what agents tell of their nodes is looked at again
 KNOWN_S: Final = 5.0  # after which every API server knows of a configuration
 RENEW_S: Final = (0.2, 5.0)  # between looks at the certificates, at least and at most
 CALM_S: Final = (0.0, 1.0, 5.0, 30.0, 60.0)  # between repairs of one webhook: others may insist too
 CALM_AFTER_S: Final = 300.0
-_TABLES: Final = ("checkpoints", "images", "grants", "workloads", "restores", "starts")
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +84,9 @@ class HookServers:
         """Keep the index and the certificates as they should be, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_store(), name="index of checkpoints")
+                following = indexing.follow(self._means.store, self._indexed)
+                group.create_task(following, name="index of checkpoints")
+                group.create_task(self._refresh_traits(), name="traits of nodes")
                 group.create_task(self._renew(), name="hooks' certificates")
         finally:
             await self._means.listener.stop()
@@ -184,22 +183,14 @@ class HookServers:
         moments = (moment(row.updated_at) for row in rows if self.is_running(row.name))
         return min((one for one in moments if one), default=None)
 
-    async def _follow_store(self) -> None:
-        revision, refreshed_at = -1, 0.0
+    def _indexed(self, index: Index) -> None:
+        self._index = index
+
+    async def _refresh_traits(self) -> None:
         while True:
-            wait_s, found = LOOK_S, self._means.store.revisions.of(*_TABLES)
-            if found != revision:
-                began = time.monotonic()
-                self._index = await self._means.store.read(
-                    lambda db: Index(workloads.offers(db), starts.everything(db))
-                )
-                revision = found
-                wait_s = min(max(LOOK_S, 4 * (time.monotonic() - began)), 1.0)
-            if time.monotonic() - refreshed_at > TRAITS_S:
-                refreshed_at = time.monotonic()
-                for watch in self._watches.values():
-                    watch.refresh()
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(TRAITS_S)
+            for watch in self._watches.values():
+                watch.refresh()
 
     async def _renew(self) -> None:
         """Renew what is worn; have clusters learn of a next authority before it signs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -31,8 +32,11 @@ from controlplane.watcher.ports import Means
 from controlplane.watcher.triggers import Setting
 
 SYNC_S: Final = 15.0
-LOOK_S: Final = 0.5  # between looks whether the store has something new
+LOOK_S: Final = (
+    0.5  # between looks at pods that changed; what is new in the store is looked at at once
+)
 DRAIN_LOOK_S: Final = 0.1  # a pod that is drained may be gone soon
+_REST: Final = 4  # times as long as it decided it rests, where much is new all the time
 _SOON_S: Final = 0.02
 AT_ONCE: Final = 200  # pods that are decided about together
 LATER_S: Final = 15.0  # after a job that could not be started, at least
@@ -141,23 +145,31 @@ class Watch:
 
     async def _work(self) -> None:
         """Decide about pods that changed, whose time has come, or of which something new is known."""
-        revision = -1
         look_s = DRAIN_LOOK_S if self._watcher.trigger == "drain" else LOOK_S
-        while True:
-            began = time.monotonic()
-            found = self._means.store.revisions.of(*_TABLES)
-            if found != revision:
-                self._dirty.update(dict.fromkeys(self._pods.copies.keys()))
-                revision = found
-            now = self._means.now()
-            while self._timers and self._timers[0][0] <= now:
-                self._dirty[heapq.heappop(self._timers)[1]] = None
-            while self._dirty:
-                keys = list(self._dirty)[:AT_ONCE]
-                for key in keys:
-                    del self._dirty[key]
-                await self._decide(keys)
-            await asyncio.sleep(max(look_s, time.monotonic() - began))  # never mostly this
+        with self._means.store.revisions.news(*_TABLES) as news:
+            news.set()
+            while True:
+                began = time.monotonic()
+                if news.is_set():
+                    news.clear()
+                    self._dirty.update(dict.fromkeys(self._pods.copies.keys()))
+                await self._decide_all()
+                took_s = time.monotonic() - began
+                rest_s = max(took_s, min(_REST * took_s, look_s))  # never mostly this
+                await asyncio.sleep(rest_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, look_s - rest_s)):
+                        await news.wait()
+
+    async def _decide_all(self) -> None:
+        now = self._means.now()
+        while self._timers and self._timers[0][0] <= now:
+            self._dirty[heapq.heappop(self._timers)[1]] = None
+        while self._dirty:
+            keys = list(self._dirty)[:AT_ONCE]
+            for key in keys:
+                del self._dirty[key]
+            await self._decide(keys)
 
     async def _decide(self, keys: Iterable[Key]) -> None:
         found = {key: self._pods.copies.get(*key) for key in keys}
