@@ -20,11 +20,15 @@ log = logging.getLogger(__name__)
 
 STABLE_S: Final = 10.0  # a session that lived so long was a good one
 REMIND_S: Final = 300.0  # how often a failure that goes on is said again
+WINDOW_BYTES: Final = 8 << 20  # of an archive that comes here: 120 MiB/s over a line of 40 ms
 # a silent network is noticed after 20 + 10 s: within the 30 s that the control plane counts on
 OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # no pings that measure the line after each word of the control plane, which has thousands to answer
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ("grpc.max_receive_message_length", 32 << 20),
     ("grpc.max_send_message_length", 32 << 20),
     # each try has its own connection: gRPC's own back-off must not add to ours

@@ -15,6 +15,7 @@ from controlplane.link import wire
 from controlplane.link.certificates import Certificate
 from controlplane.settings import Address
 
+WINDOW_BYTES: Final = 8 << 20  # of an archive under way: 120 MiB/s over a line of 40 ms
 OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -23,6 +24,9 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # gRPC would measure each connection by a ping after news that came, which costs as much as reading them
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ("grpc.max_receive_message_length", 32 << 20),
     ("grpc.max_send_message_length", 32 << 20),
     ("grpc.so_reuseport", 0),  # a second server on the port is a mistake that must be seen
