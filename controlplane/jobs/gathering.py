@@ -10,14 +10,13 @@ from typing import Any, Final
 from sqlite_utils import Database
 
 from controlplane.jobs import intake
-from controlplane.jobs.intake import Effects, Node
+from controlplane.jobs.intake import Effects, Node, Stored
 from controlplane.store.database import Store
 from controlplane.store.records import Job, JobUpdate
 
 GATHER_S: Final = 0.01  # news wait so long for others to share their transaction; nobody sees it
 
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
-_Stored = tuple[int, list[Job]]
 
 
 @dataclass(slots=True)
@@ -74,11 +73,10 @@ class Gathering:
             self._storing = False
 
     async def _store_together(self, parcels: dict[Node, _Parcel]) -> None:
-        def store(db: Database) -> list[_Stored]:
-            return [
-                intake.store(db, node, parcel.updates, self._effects)
-                for node, parcel in parcels.items()
-            ]
+        news = {node: parcel.updates for node, parcel in parcels.items()}
+
+        def store(db: Database) -> list[Stored]:
+            return intake.store(db, news, self._effects)
 
         together = asyncio.ensure_future(self._store.write(store))
         await asyncio.wait([together])
@@ -90,18 +88,17 @@ class Gathering:
 
     async def _store_alone(self, node: Node, parcel: _Parcel) -> None:
         alone = asyncio.ensure_future(
-            self._store.write(lambda db: intake.store(db, node, parcel.updates, self._effects))
+            self._store.write(lambda db: intake.store(db, {node: parcel.updates}, self._effects))
         )
         await asyncio.wait([alone])
         failure = alone.exception()
         if failure is None:
-            self._stored(parcel, alone.result())
+            self._stored(parcel, *alone.result())
         else:
             parcel.done.set_exception(failure)
             parcel.done.exception()  # its session may be gone: nobody must hear of it
 
-    def _stored(self, parcel: _Parcel, stored: _Stored) -> None:
-        up_to, changed = stored
-        parcel.done.set_result(up_to)
-        for job in changed:
+    def _stored(self, parcel: _Parcel, stored: Stored) -> None:
+        parcel.done.set_result(stored.up_to_sequence)
+        for job in stored.changed:
             self._told(job)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from sqlite_utils import Database
@@ -16,6 +17,7 @@ from controlplane.store import jobs as rows
 from controlplane.store.records import ENDED, Job, JobKind, JobState, JobUpdate
 
 _log = logging.getLogger(__name__)
+_sequence = operator.attrgetter("sequence")
 Node = tuple[str, str]  # cluster, node
 
 
@@ -52,6 +54,13 @@ class Journal:
     jobs: Mapping[str, Brief] = field(default_factory=dict)
 
 
+class Stored(NamedTuple):
+    """What came of a node's news: up to which sequence they are stored, the jobs that changed."""
+
+    up_to_sequence: int
+    changed: list[Job]
+
+
 @dataclass(slots=True)
 class Reconciled:
     """What came of comparing a journal with the table.
@@ -68,34 +77,81 @@ class Reconciled:
     changed: list[Job] = field(default_factory=list)
 
 
-def store(
-    db: Database, node: Node, updates: Sequence[JobUpdate], effects: Effects
-) -> tuple[int, list[Job]]:
-    """Store a batch of news of one node; (up to which sequence is stored, jobs that changed).
+def store(db: Database, said: Mapping[Node, Sequence[JobUpdate]], effects: Effects) -> list[Stored]:
+    """Store news of nodes, each node's as it said them; what came of each, in the same order.
 
-    News that were stored before are skipped, so a repeated batch changes nothing. Of a job's
-    progress only the last in the batch is written.
+    News that were stored before are skipped, so what is repeated changes nothing. Of a job's
+    progress only the last is written. Rows are read and written many at a time: by far most news
+    are of progress.
     """
-    stored = rows.stored_sequence(db, *node)
-    fresh = sorted((u for u in updates if u.sequence > stored), key=lambda u: u.sequence)
-    if not fresh:
-        return stored, []
-    changed = {}
-    for news in _coalesced(fresh):
-        job = _apply(db, node, news, effects)
-        if job is not None:
-            changed[job.id] = job
-    stored = fresh[-1].sequence
-    rows.store_sequence(db, *node, stored)
-    return stored, list(changed.values())
+    before = rows.stored_sequences(db, list(said))
+    fresh = {node: _fresh(updates, before[node]) for node, updates in said.items()}
+    wanted = {news.job_id for updates in fresh.values() for news in updates}
+    intake = _Intake(db, effects, rows.find_several(db, sorted(wanted)))
+    done = [
+        Stored(updates[-1].sequence if updates else before[node], intake.take(node, updates))
+        for node, updates in fresh.items()
+    ]
+    rows.update_progress(db, intake.progressed.values())
+    moved = {n: updates[-1].sequence for n, updates in fresh.items() if updates}
+    rows.store_sequences(db, moved)
+    return done
+
+
+class _Intake:
+    """The jobs that a batch of news is about, as they become one by one.
+
+    Attributes:
+        progressed: jobs of which only the progress has to be written yet.
+    """
+
+    def __init__(self, db: Database, effects: Effects, jobs: dict[str, Job]) -> None:
+        self._db = db
+        self._effects = effects
+        self._jobs = jobs
+        self._at = clock.now()
+        self.progressed: dict[str, Job] = {}
+
+    def take(self, node: Node, updates: Sequence[JobUpdate]) -> list[Job]:
+        """The jobs that a node's news changed."""
+        changed = {}
+        for news in _coalesced(updates):
+            job = self._advanced(node, news)
+            if job is not None:
+                changed[job.id] = job
+        return list(changed.values())
+
+    def _advanced(self, node: Node, news: JobUpdate) -> Job | None:
+        job = self._jobs.get(news.job_id)
+        if job is None or (job.cluster, job.node) != node:
+            _log.warning(
+                "node %s of %s reports on job %s, not its own", node[1], node[0], news.job_id
+            )
+            return None
+        after = transitions.advance(job, news, self._at)
+        if after is None:
+            _log.info(
+                "job %s is %s under epoch %d: news %s of epoch %d refused",
+                *(job.id, job.state, job.epoch, news.state, news.epoch),
+            )
+            return None
+        self._jobs[job.id] = kept = _without_report(after)
+        changed_state = after.state is not job.state
+        if changed_state or news.result is not None:
+            self.progressed.pop(job.id, None)
+            rows.update(self._db, kept, changed_state=changed_state)
+            self._effects.apply(self._db, after)
+        else:
+            self.progressed[job.id] = kept
+        return kept
 
 
 def reconcile(db: Database, node: Node, journal: Journal, effects: Effects) -> Reconciled:
     """Compare a node's journal with the table after a time apart."""
-    stored = rows.stored_sequence(db, *node)
+    stored = rows.stored_sequences(db, [node])[node]
     if journal.last_sequence < stored:  # the node lost its journal and counts from the start
         stored = journal.last_sequence
-        rows.store_sequence(db, *node, stored)
+        rows.store_sequences(db, {node: stored})
     done = Reconciled(stored)
     open_jobs = rows.open_jobs(db, *node)
     for job in open_jobs:
@@ -132,33 +188,16 @@ def _reconcile_job(
         done.changed.append(current)
 
 
-def _apply(db: Database, node: Node, news: JobUpdate, effects: Effects) -> Job | None:
-    job = rows.find(db, news.job_id)
-    if job is None or (job.cluster, job.node) != node:
-        _log.warning("node %s of %s reports on job %s, not its own", node[1], node[0], news.job_id)
-        return None
-    after = transitions.advance(job, news)
-    if after is None:
-        _log.info(
-            "job %s is %s under epoch %d: news %s of epoch %d refused",
-            *(job.id, job.state, job.epoch, news.state, news.epoch),
-        )
-        return None
-    changed_state = after.state is not job.state
-    kept = _without_report(after)
-    if changed_state or news.result is not None:
-        rows.update(db, kept, changed_state=changed_state)
-        effects.apply(db, after)
-    else:
-        rows.update_progress(db, kept)
-    return kept
-
-
 def _without_report(job: Job) -> Job:
     """The job as it may lie in the table: what a report shows was in a process's memory."""
     if job.kind is not JobKind.ANALYZE or job.result is None:
         return job
     return msgspec.structs.replace(job, result=msgspec.structs.replace(job.result, report_json=""))
+
+
+def _fresh(updates: Sequence[JobUpdate], stored: int) -> list[JobUpdate]:
+    """The updates that are not stored yet, in the order in which they were made."""
+    return sorted((u for u in updates if u.sequence > stored), key=_sequence)
 
 
 def _coalesced(updates: Sequence[JobUpdate]) -> list[JobUpdate]:

@@ -21,11 +21,14 @@ TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
 _BEGUN: Final = frozenset({JobState.RUNNING, JobState.COMPLETED})
 
 
-def advance(job: Job, news: JobUpdate) -> Job | None:
-    """``job`` after ``news``; None if the news are refused (older lease, or no such transition)."""
+def advance(job: Job, news: JobUpdate, at: str) -> Job | None:
+    """``job`` after ``news``; None if the news are refused (older lease, or no such transition).
+
+    Args:
+        at: the time that it then has, as the store writes it.
+    """
     if news.epoch < job.epoch or news.state not in TRANSITIONS[job.state]:
         return None
-    at = clock.now()
     ended = news.state in ENDED
     completed = news.state is JobState.COMPLETED
     return msgspec.structs.replace(
@@ -50,5 +53,5 @@ def ended_here(job: Job, state: JobState, message: str, error: JobFailure | None
     news = JobUpdate(
         job_id=job.id, epoch=job.epoch, sequence=0, state=state, message=message, error=error
     )
-    after = advance(job, news)
+    after = advance(job, news, clock.now())
     return job if after is None else after

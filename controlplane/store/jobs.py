@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -83,14 +83,17 @@ def update(db: Database, job: Job, *, changed_state: bool) -> None:
         _record_event(db, job)
 
 
-def update_progress(db: Database, job: Job) -> None:
-    """Store how far ``job`` is, and nothing else of it: by far the most frequent change."""
-    db.execute(
+def update_progress(db: Database, changed: Iterable[Job]) -> None:
+    """Store how far jobs are, and nothing else of them: by far the most frequent change."""
+    db.conn.executemany(
         "UPDATE jobs SET progress = ?, message = ?, task_name = ?, bytes_done = ?, "
         "bytes_total = ?, agent_lost = ?, updated_at = ? WHERE id = ?",
         [
-            *(job.progress, job.message, job.task_name, job.bytes_done, job.bytes_total),
-            *(job.agent_lost, job.updated_at, job.id),
+            (
+                *(job.progress, job.message, job.task_name, job.bytes_done, job.bytes_total),
+                *(job.agent_lost, job.updated_at, job.id),
+            )
+            for job in changed
         ],
     )
 
@@ -99,6 +102,12 @@ def find(db: Database, job_id: str) -> Job | None:
     """The job ``job_id``."""
     rows = _select(db, "WHERE id = ?", [job_id])
     return rows[0] if rows else None
+
+
+def find_several(db: Database, job_ids: Sequence[str]) -> dict[str, Job]:
+    """Those of these jobs that there are, by id."""
+    found = _select(db, "WHERE id IN (SELECT value FROM json_each(?))", [_text(job_ids)])
+    return {job.id: job for job in found}
 
 
 def page(db: Database, wanted: JobFilter, limit: int, before: str | None) -> Page:
@@ -161,20 +170,24 @@ def remember_request(db: Database, username: str, key: Idempotency, job_id: str)
     )
 
 
-def stored_sequence(db: Database, cluster: str, node: str) -> int:
-    """Up to which sequence the node's news are stored."""
-    row = db.execute(
-        "SELECT last_sequence FROM agents WHERE cluster = ? AND node = ?", [cluster, node]
-    ).fetchone()
-    return 0 if row is None else int(row[0])
+def stored_sequences(db: Database, nodes: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Up to which sequence each node's news are stored."""
+    found = db.execute(
+        "SELECT cluster, node, last_sequence FROM json_each(?) AS wanted CROSS JOIN agents "
+        "ON cluster = json_extract(wanted.value, '$[0]') "
+        "AND node = json_extract(wanted.value, '$[1]')",
+        [_text(nodes)],
+    )
+    known = {(cluster, node): int(sequence) for cluster, node, sequence in found}
+    return {node: known.get(node, 0) for node in nodes}
 
 
-def store_sequence(db: Database, cluster: str, node: str, sequence: int) -> None:
-    """Keep that the node's news up to ``sequence`` are stored."""
-    db.execute(
+def store_sequences(db: Database, stored: Mapping[tuple[str, str], int]) -> None:
+    """Keep up to which sequence the news of these nodes are stored."""
+    db.conn.executemany(
         "INSERT INTO agents (cluster, node, last_sequence) VALUES (?, ?, ?) "
         "ON CONFLICT (cluster, node) DO UPDATE SET last_sequence = excluded.last_sequence",
-        [cluster, node, sequence],
+        [(*node, sequence) for node, sequence in stored.items()],
     )
 
 
@@ -227,6 +240,10 @@ def _values(job: Job) -> list[Any]:
 
 def _json(value: msgspec.Struct | None) -> str | None:
     return None if value is None else _encode(value).decode()
+
+
+def _text(values: Sequence[Any]) -> str:
+    return _encode(values).decode()
 
 
 def _record_event(db: Database, job: Job) -> None:

@@ -53,7 +53,7 @@ def news(job: Job, sequence: int, state: str, **more: object) -> JobUpdate:
 
 
 async def take(store: Store, *updates: JobUpdate, node: tuple[str, str] = NODE) -> int:
-    up_to, _ = await store.write(lambda db: intake.store(db, node, updates, NoEffects()))
+    [(up_to, _)] = await store.write(lambda db: intake.store(db, {node: updates}, NoEffects()))
     return up_to
 
 
@@ -121,7 +121,7 @@ async def test_news_of_another_nodes_job_are_refused(store: Store) -> None:
 
 async def test_journals_are_compared(store: Store) -> None:
     known, unknown, ended, stale = [await insert(store, new()) for _ in range(4)]
-    await store.write(lambda db: rows.store_sequence(db, *NODE, 7))
+    await store.write(lambda db: rows.store_sequences(db, {NODE: 7}))
     stale = await store.write(lambda db: _renewed(db, stale))
     journal = Journal(
         9,

@@ -102,7 +102,8 @@ async def test_one_that_can_not_be_stored_hinders_nobody(store: Counted) -> None
     assert taken[1] == 4
     assert [job.id for job in told] == [good.id]
     assert (await store.read(lambda db: rows.find(db, bad.id))) == bad
-    assert await store.read(lambda db: rows.stored_sequence(db, "dev", "cursed")) == 0
+    cursed = ("dev", "cursed")
+    assert await store.read(lambda db: rows.stored_sequences(db, [cursed])) == {cursed: 0}
 
 
 async def test_older_leases_are_refused_among_others(store: Counted) -> None:
@@ -113,3 +114,32 @@ async def test_older_leases_are_refused_among_others(store: Counted) -> None:
     assert await gathering.take(("dev", "node-1"), [late]) == 1
     assert told == []
     assert (await store.read(lambda db: rows.find(db, job.id))) == job
+
+
+async def test_what_is_told_is_what_lies_in_the_table(store: Counted) -> None:
+    """Progress before and after a change of state, in one batch: the last word wins in both places."""
+    jobs = [await insert(store, f"node-{n}") for n in range(3)]
+    told: list[Job] = []
+    gathering = Gathering(store, Effects(), told.append, spawn)
+    await asyncio.gather(
+        gathering.take(("dev", "node-0"), [news(jobs[0], 1, progress=3.0, message="reads")]),
+        gathering.take(
+            ("dev", "node-1"),
+            [
+                news(jobs[1], 4, progress=40.0, message="pushes", result=JobResult()),
+                news(jobs[1], 5, progress=50.0, bytes_done=7),
+            ],
+        ),
+        gathering.take(("dev", "node-2"), [news(jobs[2], 9, "completed")]),
+    )
+    stored = [await store.read(lambda db, one=job: rows.find(db, one.id)) for job in jobs]  # type: ignore[misc]
+    assert told == stored
+    assert [job.progress for job in told] == [3.0, 50.0, 100.0]
+    assert (told[1].message, told[1].bytes_done) == ("pushes", 7)
+
+
+async def test_each_node_has_its_own_sequence(store: Counted) -> None:
+    nodes = [("dev", "a"), ("dev", 'b"]'), ("other", "a"), ("dev", "never seen")]
+    await store.write(lambda db: rows.store_sequences(db, {n: i for i, n in enumerate(nodes[:3])}))
+    found = await store.read(lambda db: rows.stored_sequences(db, nodes))
+    assert found == dict(zip(nodes, [0, 1, 2, 0], strict=True))
