@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 from msgspec import Meta
 
+from controlplane.api import framing
 from controlplane.api.callers import bearer_protocol, is_upgrade
 from controlplane.api.calls import Call
 from controlplane.api.fields import Line
@@ -74,11 +75,12 @@ async def follow(call: Call, wanted: Follow) -> web.WebSocketResponse:
         max_msg_size=_MESSAGE_LIMIT_BYTES,
         protocols=(protocol,) if protocol else (),
         timeout=_SEND_DEADLINE_S,
+        compress=False,  # it would be done for each reader anew
     )
     async with call.services.progress.subscribe(call.actor, wanted.since) as events:
         await socket.prepare(call.request)
         reading = asyncio.create_task(_read(socket), name="websocket: read")
-        telling = asyncio.create_task(_tell(socket, events), name="websocket: tell")
+        telling = asyncio.create_task(_tell(socket, call.request, events), name="websocket: tell")
         guarding = asyncio.create_task(
             _guard(call.services.users, call.session), name="websocket: session"
         )
@@ -118,12 +120,14 @@ async def _read(socket: web.WebSocketResponse) -> None:
                 await socket.send_str(_PONG)
 
 
-async def _tell(socket: web.WebSocketResponse, news: News) -> None:
+async def _tell(socket: web.WebSocketResponse, request: web.Request, news: News) -> None:
     """Pass messages on; a client that takes none for ten seconds is dropped."""
-    while events := await news.batch():
+    while (events := await news.batch()) and not socket.closed:
+        if request.transport is None:
+            return  # the client is gone
+        frames = framing.text_frames(event.encoded() for event in events)
         async with asyncio.timeout(_SEND_DEADLINE_S):
-            for event in events:
-                await socket.send_frame(event.encoded(), WSMsgType.TEXT)
+            await framing.write(request.transport, frames)
 
 
 async def _guard(users: Users, session: Session) -> None:

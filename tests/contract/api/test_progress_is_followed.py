@@ -105,3 +105,16 @@ async def test_a_socket_ends_with_its_session(
 async def test_a_plain_request_is_told_what_this_is(server: Server) -> None:
     answer = await server.call("GET", "/ws/progress")
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
+
+
+async def test_a_client_that_offers_compression_reads_plain_messages(server: Server) -> None:
+    url = f"{server.url}/ws/progress"
+    headers = _bearer(server, "olga")
+    async with server.session.ws_connect(url, headers=headers, compress=15) as socket:
+        for _ in range(3):
+            made = await server.call("POST", "/checkpoint/kubelet/checkpoint", BODY, by="olga")
+            while (news := await _next(socket))["job_id"] != made.json["job_id"]:
+                assert news["type"] == "progress"
+        await socket.send_json({"type": "ping"})
+        while (await _next(socket))["type"] != "pong":
+            pass
