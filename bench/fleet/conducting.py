@@ -133,6 +133,7 @@ def _news(run: Run, shape: Shape, known: tuple[Served, Home, Helper], say: Say) 
         percent = (served.cpu_s() - used) / sent["seconds"] * 100
         _wait_stored(home, shape, sent["steps"])
         seen = _seen(readers, sent["updates"])
+        used_s = served.cpu_s() - used
     notes = {
         "updates_per_s": sent["updates"] / sent["seconds"],
         "agents": shape.agents,
@@ -144,6 +145,7 @@ def _news(run: Run, shape: Shape, known: tuple[Served, Home, Helper], say: Say) 
         "events": seen["all"]["events"],
         "own_events": seen["own"]["events"],
         "core_percent": percent,
+        "cpu_us_per_update": used_s / sent["updates"] * 1e6,
         "agents_late_ms": sent["late_ms"],
         "agents_core_percent": sent["cpu_percent"],
     }
