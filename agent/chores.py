@@ -9,40 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from agent import errors
 from agent.checkpoint import retention
 from agent.checkpoint.retention import Disk
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
 from agent.image.bases import Bases
 from agent.jobs.runner import Runner
-from agent.node.facts import Reason
-from agent.node.here import Here
-from agent.node.prepare import Preparer
 
 log = logging.getLogger(__name__)
 RETAIN_EVERY_S: Final = 300.0
-
-
-async def prepare(preparer: Preparer, known: Here, runner: Runner) -> None:
-    """Prepare the node once, at the start of the agent; what stands against it becomes a reason."""
-    await runner.settled.wait()  # what a dead agent had begun may be a dump
-    try:
-        async with runner.without_dumps():
-            await preparer.prepare_at_start(lambda said: log.info("preparing: %s", said.message))
-        known.note(None)
-    except errors.SnapError as failure:
-        log.warning("the node could not be prepared: %s %s", failure.message, failure.details)
-        remedy = "See the message; then POST /cluster/nodes/{node}/prepare or start the agent anew."
-        known.note(
-            Reason(
-                "PrepareFailed",
-                f"The node could not be prepared: {failure.message}",
-                remedy,
-                blocking=False,
-            )
-        )
-    await asyncio.Event().wait()  # a service runs for as long as the agent
 
 
 async def retain(

@@ -28,7 +28,7 @@ from agent.jobs.runner import Runner
 from agent.jobs.steps import Workers
 from agent.link import ports as link_ports
 from agent.link.uploads import Uploads
-from agent.node import here
+from agent.node import at_start, here
 from agent.node.facts import NodeFacts
 from agent.node.prepare import Preparer, Tools
 from agent.node.vitals import Pulse
@@ -119,6 +119,8 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     kept = OutcomeLog(data_dir / "restores.log")
     outcomes = OutcomeNews(kept)
     await known.open()
+    if settings.prepare == "auto":
+        at_start.announce(known)
     parts = _Parts(
         shelf=shelf,
         scratch=scratch,
@@ -176,7 +178,7 @@ def _services(place: _Place, parts: _Parts, runner: Runner) -> dict[str, Service
         "retention": partial(chores.retain, parts.shelf, host.path(data_dir), busy, parts.bases),
     }
     if place.settings.prepare == "auto":
-        services["prepare"] = partial(chores.prepare, parts.preparer, place.known, runner)
+        services["prepare"] = partial(at_start.run, parts.preparer, place.known, runner)
     return services
 
 

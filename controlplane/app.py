@@ -200,7 +200,8 @@ async def compose(
     )
     following = ClusterFollowing(cluster_apis, keepers)
     arrivals = Arrivals()
-    around = Surroundings(cluster_apis, following.answers, nodes.drivers, arrivals)
+    told = nodes.drivers, nodes.being_prepared
+    around = Surroundings(cluster_apis, following.answers, *told, arrivals)
     restoring = PodRestoring(store, sealer, around)
     checkpoints = CheckpointService(store, sealer, grants, directory, restoring)
     checkpoints.attach(jobs, fleet, registries, announcer, uploads)

@@ -155,7 +155,7 @@ class Conversation:
             status = await self._rooms.node.status(with_facts=facts != told)
             await self._send(call, wire.status(status))
             told = facts
-            await asyncio.sleep(heartbeat_s or HEARTBEAT_S)
+            await self._rooms.node.wait_changed(heartbeat_s or HEARTBEAT_S)
 
     # -- what we hear
 

@@ -61,6 +61,9 @@ class Node(Protocol):
     async def status(self, *, with_facts: bool) -> NodeStatus:
         """How it is right now."""
 
+    async def wait_changed(self, at_most_s: float) -> None:
+        """Return when what it can do has changed since the last status, or after ``at_most_s``."""
+
     async def find_pod(self, namespace: str, pod_name: str) -> FoundPod | None:
         """The pod of that name, if it runs here.
 

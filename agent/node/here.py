@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ class Here:
         self.counts: Callable[[], Counts] = lambda: Counts(0, 0, 0)  # may block shortly
         self._readiness = Readiness(NodeFacts())
         self._noted: tuple[Reason, ...] = ()
+        self._changed = asyncio.Event()  # since the last status
 
     async def open(self) -> Readiness:
         """Probe the node and keep what was found."""
@@ -51,12 +53,14 @@ class Here:
         if found != self._readiness:
             for reason in found.reasons:
                 log.info("node: %s %s", reason.message, reason.remedy)
+            self._changed.set()
         self._readiness = found
         return found
 
     def note(self, reason: Reason | None) -> None:
         """Have ``reason`` among what the node lacks; None: it lacks nothing but what the probe finds."""
         self._noted = (reason,) if reason else ()
+        self._changed.set()
 
     async def watch(self) -> None:
         """Probe again from time to time, and soon after the runtime or the wrapper changed."""
@@ -76,6 +80,7 @@ class Here:
 
     async def status(self, *, with_facts: bool) -> NodeStatus:
         """How the node is right now."""
+        self._changed.clear()
         vitals = await asyncio.to_thread(self._pulse.take)
         counts = await asyncio.to_thread(self.counts)
         known = self._readiness
@@ -90,6 +95,12 @@ class Here:
             checkpoints=counts.checkpoints,
             with_facts=with_facts,
         )
+
+    async def wait_changed(self, at_most_s: float) -> None:
+        """Return when the node can do more or less than the last status says, or after ``at_most_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._changed.wait()
 
     async def find_pod(self, namespace: str, pod_name: str) -> FoundPod | None:
         """The pod of that name, if it runs here.

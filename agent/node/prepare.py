@@ -27,6 +27,7 @@ CRIU_IN_IMAGE: Final = Path("/opt/snap/image/criu")  # a folder that runs wherev
 CRIU_HERE: Final = "/opt/snap/criu"
 SYSTEM_CRIU: Final = "/usr/local/sbin/criu"  # where the container runtime itself finds it
 HANDLER: Final = containerd.Handler(readiness.HANDLER, readiness.WRAPPER, ("snap.weaversoft.io/*",))
+RUNTIME_DRIVER: Final = "runtime"  # the restore driver that a prepared node has
 _CRITICAL_S: Final = 600.0
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Preparer:
         report(Progress(50, "Configuring the container runtime"))
         await self._have_handler(facts, report)
         found = await self._tools.look()
-        if "runtime" not in found.facts.restore_drivers:
+        if RUNTIME_DRIVER not in found.facts.restore_drivers:
             why = "; ".join(reason.message for reason in found.reasons)
             raise errors.Refused(f"The node still can't restore: {why}", code=errors.CONFLICT)
         report(Progress(100, "The node is prepared"))

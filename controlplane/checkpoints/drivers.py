@@ -12,6 +12,7 @@ from controlplane.errors import Conflict
 _WHO_RESTORES_IMAGES: Final = (
     "containerd 2.1 to 2.3 do, some only when told, and CRI-O when it is set to; use driver runtime"
 )
+_SOON: Final = "ask again when it is ready, in some seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,13 @@ class Way:
     nodes: tuple[str, ...] = ()
 
 
-def choose(cluster: str, asked: str, node: str, known: Mapping[str, Collection[str]]) -> Way:
+def choose(
+    cluster: str,
+    asked: str,
+    node: str,
+    known: Mapping[str, Collection[str]],
+    being_prepared: Collection[str] = (),
+) -> Way:
     """The driver and where. ``image`` only when it is asked for: with it a pod can't start cold.
 
     Args:
@@ -30,6 +37,7 @@ def choose(cluster: str, asked: str, node: str, known: Mapping[str, Collection[s
         node: where the pod must run; empty for any.
         known: the drivers of each node whose agent is there. Of others nothing is known: what becomes of the
             pod decides.
+        being_prepared: the nodes that are about to be able to.
 
     Raises:
         Conflict: it can't be done there.
@@ -39,8 +47,15 @@ def choose(cluster: str, asked: str, node: str, known: Mapping[str, Collection[s
     if node:
         if node in able or node not in known:
             return Way(driver, (node,))
+        if driver == RUNTIME and node in being_prepared:
+            raise Conflict(f"Node {node} is being prepared for restores; {_SOON}.")
         raise Conflict(_on_the_node(cluster, node, driver))
     if not able:
+        if driver == RUNTIME and being_prepared:
+            names = ", ".join(sorted(being_prepared))
+            raise Conflict(
+                f"Of cluster {cluster}, {names} is being prepared for restores; {_SOON}."
+            )
         raise Conflict(_nowhere(cluster, driver))
     # a pod of driver `runtime` goes to prepared nodes by its RuntimeClass
     return Way(driver, able if driver == IMAGE and len(able) < len(known) else ())

@@ -82,12 +82,14 @@ class Surroundings:
         apis: the clusters' API servers.
         answers: whether the API server of a cluster can be asked, as far as is known.
         drivers: by the name of each node of a cluster whose agent is there, how it restores.
+        being_prepared: the nodes of a cluster that are about to be able to.
         arrivals: hears how containers were started.
     """
 
     apis: Apis
     answers: Callable[[str], bool]
     drivers: Callable[[str], Mapping[str, Collection[str]]]
+    being_prepared: Callable[[str], Collection[str]]
     arrivals: Arrivals
 
 
@@ -171,8 +173,8 @@ class PodRestoring:
     def _planned(self, command: RestoreCommand, source: _Source, namespace: str) -> NewPod:
         """Everything about the new pod."""
         found = source.checkpoint
-        known = self._around.drivers(found.cluster)
-        way = drivers.choose(found.cluster, command.driver, command.node_name, known)
+        known = self._around.drivers(found.cluster), self._around.being_prepared(found.cluster)
+        way = drivers.choose(found.cluster, command.driver, command.node_name, *known)
         return NewPod(
             namespace=namespace,
             name=command.pod_name or podmaking.fresh_name(found.pod_name),

@@ -16,6 +16,7 @@ from controlplane.store import clock
 from controlplane.store.agents import SeenAgent
 
 _NOTHING: Final = NodeStatus()
+_BEING_PREPARED: Final = "BeingPrepared"  # the agents' code for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ class NodeDirectory:
             for view in self.nodes(cluster)
             if view.connected
         }
+
+    def being_prepared(self, cluster: str) -> frozenset[str]:
+        """The nodes of a cluster that their agents are about to prepare for restores."""
+        return frozenset(
+            view.node
+            for view in self.nodes(cluster)
+            if view.connected and any(r.code == _BEING_PREPARED for r in view.status.reasons)
+        )
 
     def away_s(self, cluster: str, node: str) -> float:
         """Seconds since a node was heard of, at most since this process began."""

@@ -40,6 +40,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.known = NodeFacts(kernel="6.1", engines=("runc",))
+        self.news = asyncio.Event()
 
     def facts(self) -> NodeFacts:
         return self.known
@@ -47,8 +48,14 @@ class FakeNode:
     async def status(self, *, with_facts: bool) -> NodeStatus:
         reason = Reason("HandlerMissing", "No handler.", "Add it.", blocking=False)
         readiness = Readiness(self.known, (reason,))
+        self.news.clear()
         vitals = Vitals(100, 50, 1000, 500, 10, 1.5)
         return NodeStatus("2026-01-01T00:00:00Z", readiness, vitals, 0, 0, 3, with_facts)
+
+    async def wait_changed(self, at_most_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self.news.wait()
 
     async def find_pod(self, namespace: str, pod_name: str) -> FoundPod | None:
         if pod_name == "broken":
@@ -167,6 +174,19 @@ async def test_heartbeats_carry_facts_only_when_they_changed(
         seen = len(it.control.statuses)
         await until(lambda: len(it.control.statuses) > seen)
         assert told == ["6.2"]
+
+
+async def test_what_a_node_can_do_is_told_as_soon_as_it_changes(
+    tmp_path: Path, certificates: tls.Certificates
+) -> None:
+    control = FakeControlPlane()
+    control.heartbeat_s = 3600
+    async with served(control, certificates) as server, linked(tmp_path, server) as it:
+        await until(lambda: len(control.statuses) == 1)
+        it.node.known = replace(it.node.known, kernel="6.2")
+        it.node.news.set()
+        await until(lambda: len(control.statuses) == 2)
+        assert control.statuses[1].facts.kernel == "6.2"
 
 
 async def test_a_job_is_acknowledged_done_and_its_result_delivered(

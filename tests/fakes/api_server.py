@@ -198,7 +198,8 @@ async def _made(store: Store, sealer: Sealer, settings: Settings, spawn: Spawner
     registries = RegistryConfigs(store, sealer)
     clusters, directory = ClusterConfigs(store, sealer), ClusterDirectory(store)
     cluster_apis, arrivals = ClusterApis(clusters), Arrivals()
-    around = Surroundings(cluster_apis, fleet.answers, fleet.drivers, arrivals)
+    told = fleet.drivers, fleet.being_prepared
+    around = Surroundings(cluster_apis, fleet.answers, *told, arrivals)
     restoring = PodRestoring(store, sealer, around)
     fleet.arrivals = arrivals
     checkpoints = CheckpointService(store, sealer, signed, directory, restoring)

@@ -44,6 +44,7 @@ class FakeControlPlane(AgentLinkServicer):
         self.up_to = 0  # of the agents' news
         self.acknowledges = True
         self.sessions = 0
+        self.heartbeat_s = 0.2
         self.tokens = {TOKEN}
         self.grants = [pb.Grant(payload=b"{}", signature=b"s")]
         self._sequence = 0
@@ -96,7 +97,7 @@ class FakeControlPlane(AgentLinkServicer):
         yield pb.ControlFrame(
             welcome=pb.Welcome(
                 session=f"session-{self.sessions}",
-                heartbeat_s=0.2,
+                heartbeat_s=self.heartbeat_s,
                 grant_key=b"k" * 32,
                 grants=pb.Grants(replace=True, grants=self.grants),
                 credentials=pb.PullCredentials(

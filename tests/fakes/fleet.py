@@ -76,6 +76,7 @@ class FakeFleet:
         more: other pods of the node, by namespace and name.
         is_answering: whether the API server of c1 is said to answer.
         restores: how the node restores.
+        is_preparing: whether its agent prepares the node.
         arrivals: who hears how containers were started.
     """
 
@@ -87,6 +88,7 @@ class FakeFleet:
         self.more: dict[tuple[str, str], FoundPod] = {}
         self.is_answering = False
         self.restores: tuple[str, ...] = ("runtime", "image")
+        self.is_preparing = False
         self.arrivals = Arrivals()
         self.failure: JobFailure | None = None
         self.held = False
@@ -114,6 +116,10 @@ class FakeFleet:
     def drivers(self, cluster: str) -> dict[str, tuple[str, ...]]:
         """The node, and how it restores."""
         return {"node-1": self.restores} if cluster == "c1" and self.connected else {}
+
+    def being_prepared(self, cluster: str) -> frozenset[str]:
+        """The node, while its agent prepares it."""
+        return frozenset({"node-1"} if cluster == "c1" and self.is_preparing else ())
 
     def answers(self, cluster: str) -> bool:
         """Whether the API server is said to answer."""

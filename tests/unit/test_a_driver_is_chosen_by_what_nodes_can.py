@@ -47,6 +47,14 @@ def test_it_can_not(asked: str, node: str, known: dict[str, tuple[str, ...]], wo
         drivers.choose("c1", asked, node, known)
 
 
+@pytest.mark.parametrize("node", ["", "a"], ids=["any node", "that node"])
+def test_who_asks_too_early_is_told_to_ask_again(node: str) -> None:
+    with pytest.raises(Conflict, match="being prepared for restores; ask again") as told:
+        drivers.choose("c1", "auto", node, {"a": (), "b": ()}, {"a"})
+    assert "POST" not in told.value.message
+    assert drivers.choose("c1", "auto", "", {"a": (), "b": BOTH}, {"a"}) == Way("runtime")
+
+
 def test_a_pod_is_bound_to_the_nodes_that_can() -> None:
     wanted = NewPod("ns", "new", "image", ("id", "sha256:1"), {"app": "r/x@y"}, nodes=("a", "b"))
     gpu = {"key": "gpu", "operator": "Exists"}

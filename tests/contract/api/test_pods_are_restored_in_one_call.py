@@ -205,6 +205,17 @@ async def test_a_pod_that_no_node_takes_is_given_up(
     assert "no node takes it: 0/2 nodes" in answer.json["error"]
 
 
+async def test_a_node_that_is_being_prepared_is_told_apart(
+    server: Server, kube: KubeServer
+) -> None:
+    checkpoint = await _checkpoint(server)
+    server.fleet.restores, server.fleet.is_preparing = (), True
+    body = {"node_name": "node-1"}
+    answer = await server.call("POST", f"/checkpoint/{checkpoint}/restore", body)
+    assert (answer.status, answer.json["code"]) == (409, "CONFLICT")
+    assert "Node node-1 is being prepared" in answer.json["error"]
+
+
 async def test_the_image_driver_is_used_only_when_it_is_named(
     server: Server, kube: KubeServer
 ) -> None:

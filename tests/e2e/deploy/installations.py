@@ -38,14 +38,14 @@ class Installation:
         return rest
 
     def wait_joined(self) -> None:
-        """Wait until both nodes are ready and prepared and their agents connected, in the control plane's eyes."""
-        rest = self.rest()
+        """Wait until both agents are connected and call their nodes ready; then these are prepared too."""
+        rest, seen = self.rest(), list[dict[str, Any]]()
 
         def are_joined() -> bool:
             status, told = rest.call("GET", f"/cluster/status/{self.known_as}")
             nodes = told["nodes"] if status == 200 else []  # 404 until the first one joins
-            joined = [node for node in nodes if node["connected"] and node["status"] == "ready"]
-            return len([node for node in joined if "runtime" in node["restore_drivers"]]) == 2
+            seen[:] = [one for one in nodes if one["connected"] and one["status"] == "ready"]
+            return len(seen) == 2
 
         self.cluster.wait(
             are_joined,
@@ -53,6 +53,7 @@ class Installation:
             SETTLE_S,
             lambda: self.cluster.kubectl("-n", self.namespace, "describe", "pods"),
         )
+        assert all("runtime" in node["restore_drivers"] for node in seen), seen
 
     def add_registry(self) -> None:
         """Tell the control plane where checkpoint images go."""
