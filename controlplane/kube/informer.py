@@ -125,8 +125,10 @@ class Informer:
             while True:
                 try:
                     await self._follow()
-                except Expired:
+                except Expired as forgotten:
                     self._version = ""
+                    words = forgotten.details or forgotten.message
+                    _log.info("%s is listed anew: %s", self._wanted.path, words)
                 except SnapError as failure:
                     await self._failed(failure)
         finally:

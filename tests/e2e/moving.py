@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from agent.formats import layout
@@ -28,6 +30,23 @@ def namespace(cluster: Cluster) -> None:
 def remove_pods(cluster: Cluster) -> None:
     """Remove them all."""
     cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
+
+
+@contextmanager
+def pulling(cluster: Cluster, namespace: str) -> Iterator[None]:
+    """Pods of ``namespace`` may pull checkpoint images for the block; the runtime itself has no password."""
+    registry = cluster.world.checkpoints
+    who = (f"--docker-username={registry.user}", f"--docker-password={registry.password}")
+    where = f"--docker-server={registry.host}"
+    made = ("create", "secret", "docker-registry", "checkpoints", "-n", namespace)
+    cluster.kubectl(*made, where, *who)
+    patch = ("patch", "serviceaccount", "default", "-n", namespace, "-p")
+    cluster.kubectl(*patch, json.dumps({"imagePullSecrets": [{"name": "checkpoints"}]}))
+    try:
+        yield
+    finally:
+        cluster.kubectl(*patch, json.dumps({"imagePullSecrets": None}))
+        cluster.delete("secret", "checkpoints", namespace)
 
 
 class Apps:

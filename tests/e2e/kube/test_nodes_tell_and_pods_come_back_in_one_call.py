@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.cluster import Cluster, KubectlFailed
 from deploy.devnode.world import CLUSTER
+from tests.e2e import moving
 from tests.e2e.operating import Operated, operating
 
 pytestmark = pytest.mark.cluster
@@ -158,16 +159,8 @@ def _has_started_again(cluster: Cluster, pod: str) -> bool:
 
 @pytest.fixture
 def pulls(cluster: Cluster) -> Iterator[None]:
-    """Pods of the namespace may pull checkpoint images; the runtime itself has no password."""
-    registry = cluster.world.checkpoints
-    who = (f"--docker-username={registry.user}", f"--docker-password={registry.password}")
-    where = f"--docker-server={registry.host}"
-    cluster.kubectl("create", "secret", "docker-registry", "checkpoints", where, *who)
-    patch = ("patch", "serviceaccount", "default", "-p")
-    cluster.kubectl(*patch, json.dumps({"imagePullSecrets": [{"name": "checkpoints"}]}))
-    yield
-    cluster.kubectl(*patch, json.dumps({"imagePullSecrets": None}))
-    cluster.delete("secret", "checkpoints")
+    with moving.pulling(cluster, "default"):
+        yield
 
 
 @pytest.mark.usefixtures("pulls")
@@ -248,6 +241,60 @@ def test_figures_are_the_clusters_and_an_api_server_that_is_away_is_told(
     cluster.delete("pod", "counted")
     # 0, or no figure where no checkpoint keeps the namespace in the list
     cluster.wait(lambda: not _pods_in_default(deployed), "the count to follow")
+
+
+def _is_up(cluster: Cluster) -> bool:
+    try:
+        return cluster.kubectl("get", "--raw", "/readyz") == "ok"
+    except KubectlFailed:
+        return False
+
+
+def _restart_elsewhere(cluster: Cluster) -> None:
+    """Have the API server begin after changes that no watch of pods was told."""
+    maps = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"other-{number}"}}
+        for number in range(20)
+    ]
+    for verb in ("create", "delete"):
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": maps})
+        cluster.kubectl(verb, "-f", "-", text_in=text)
+    server = cluster.daemon("kube-apiserver")
+    server.kill()
+    server.start()
+    cluster.wait(partial(_is_up, cluster), "the API server", 90)
+
+
+def test_an_api_server_that_forgot_where_the_watch_was_is_listed_anew(
+    cluster: Cluster, deployed: Operated
+) -> None:
+    def watched() -> bool:
+        _, status = deployed.rest.call("GET", f"/cluster/status/{CLUSTER}")
+        return bool((status["kubernetes"] or {}).get("watched"))
+
+    def forgotten() -> bool:
+        """Whether the real answer, 410, was heard since the first restart."""
+        log = deployed.plane.log.read_text()[known:]
+        return "/api/v1/pods is listed anew: too old resource version" in log
+
+    cluster.wait(watched, "the watch")
+    cluster.apply(_pod(cluster, "early"))
+    cluster.wait_pod("early")
+    cluster.wait(lambda: _pods_in_default(deployed) == 1, "the pod's count")
+    known = len(deployed.plane.log.read_text())
+    for _ in range(3):  # a bookmark may come just before the server goes
+        _restart_elsewhere(cluster)
+        cluster.delete("pod", "early", "default", "--now")
+        for name in ("late-1", "late-2"):
+            cluster.apply(_pod(cluster, name))
+        deployed.wait(watched, "the watch again", 90)
+        if forgotten():
+            break
+    assert forgotten(), deployed.plane.log.read_text()[known:]
+    cluster.wait(lambda: _pods_in_default(deployed) == 2, "the count of what came meanwhile")
+    assert _troubled(deployed) == []
+    for name in ("late-1", "late-2"):
+        cluster.delete("pod", name)
 
 
 def test_a_node_whose_agent_is_gone_says_so_within_a_minute(
