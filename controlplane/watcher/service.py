@@ -119,15 +119,14 @@ class Watchers:
         return self._seen(kept)
 
     async def start(self, name: str, actor: Actor) -> Watcher:
-        """Start a watcher; it is tried again later if that fails.
+        """Start a watcher, fine if it runs; it is tried again later if that fails.
 
         Raises:
             NotFound: WATCHER_NOT_FOUND.
-            Conflict: it runs already.
             Failed: CLUSTER_CONNECTION_FAILED.
         """
         if self._loops.is_started(name):
-            raise Conflict(f"SnapWatcher '{name}' is already running")
+            return await self._own(name, actor)
         row = await self._want(name, actor, wanted=True)
         failure = await self._supervision.start(row)
         if failure is not None:
@@ -135,15 +134,14 @@ class Watchers:
         return self._seen(row)
 
     async def stop(self, name: str, actor: Actor) -> Watcher:
-        """Stop a watcher, for good.
+        """Stop a watcher, for good; fine if it is stopped.
 
         Raises:
             NotFound: WATCHER_NOT_FOUND.
-            Conflict: it is stopped already.
         """
-        before = await self.get(name)
+        before = await self._own(name, actor)
         if before.status == "stopped":
-            raise Conflict(f"SnapWatcher '{name}' is not running")
+            return before
         row = await self._want(name, actor, wanted=False)
         await self._supervision.stop(row)
         return self._seen(row)
@@ -169,18 +167,20 @@ class Watchers:
         """Start the cluster's default watcher, set as ``draft`` says; its name does not count.
 
         Raises:
+            Conflict: it runs, set otherwise.
             SnapError: as ``start``.
         """
         cluster = await self._directory.resolve(draft.cluster or "")
         kept = await self._store.read(lambda db: rows.default_of(db, cluster))
-        if kept is not None and self._loops.is_started(kept.name):
-            raise Conflict(f"The operator of cluster {cluster} is already running")
         old = kept or WatcherRow(
             _default_name(cluster), cluster, is_default=True, owner=actor.username
         )
         new = drafts.drawn(old, replace(draft, name=old.name))
         _require(actor, new)
-        await self._store.write(lambda db: rows.put(db, new))
+        if new != kept:
+            if self._loops.is_started(new.name):
+                raise Conflict(f"The operator of cluster {cluster} runs, set otherwise; stop it first")
+            await self._store.write(lambda db: rows.put(db, new))
         return await self.start(new.name, actor)
 
     async def stop_default(self, cluster: str, actor: Actor) -> list[Watcher]:
@@ -201,6 +201,12 @@ class Watchers:
             return rows.decisions(db, name, limit, before)
 
         return await self._store.read(read)
+
+    async def _own(self, name: str, actor: Actor) -> Watcher:
+        """The watcher ``name``, which the actor may start and stop."""
+        found = await self.get(name)
+        _require(actor, found.row)
+        return found
 
     async def _want(self, name: str, actor: Actor, *, wanted: bool) -> WatcherRow:
         def change(db: Database) -> WatcherRow:

@@ -238,12 +238,29 @@ async def test_a_wrong_credential_is_told_at_once(place: Place) -> None:
 async def test_start_and_stop_may_be_repeated(place: Place) -> None:
     await place.watch()
     call = place.server.call
-    assert (await call("POST", "/operator/snapwatcher/w/start")).status == 409
-    assert (await call("POST", "/operator/snapwatcher/w/stop")).status == 200
-    assert (await call("POST", "/operator/snapwatcher/w/stop")).status == 409
+    before = (await call("GET", "/operator/snapwatcher/w")).json
+    again = await call("POST", "/operator/snapwatcher/w/start")
+    assert (again.status, again.json) == (200, before)
+    for _ in range(2):
+        stopped = await call("POST", "/operator/snapwatcher/w/stop")
+        assert (stopped.status, stopped.json["status"]) == (200, "stopped")
     assert (await call("POST", "/operator/snapwatcher/w/start")).json["status"] == "running"
     assert (await call("DELETE", "/operator/snapwatcher/w")).status == 200
     await until(lambda: not place.kube.watches)
+
+
+async def test_the_operator_may_be_started_again_as_it_is(place: Place) -> None:
+    call = place.server.call
+    wanted = {"cluster_name": "c1", "auto_delete_pod": True}
+    for _ in range(2):
+        started = await call("POST", "/operator/start", wanted)
+        assert (started.status, started.json["running"]) == (200, True)
+    other = await call("POST", "/operator/start", wanted | {"auto_delete_pod": False})
+    assert (other.status, other.json["code"]) == (409, "CONFLICT")
+    assert "stop it first" in other.json["error"]
+    for error in (None, "Operator is not running"):
+        stopped = (await call("POST", "/operator/stop", {"cluster_name": "c1"})).json
+        assert (stopped["running"], stopped["error"]) == (False, error)
 
 
 async def test_watchers_come_back_after_a_restart(tmp_path: Path, kube: KubeServer) -> None:
