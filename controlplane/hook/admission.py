@@ -219,6 +219,8 @@ def _restoring(
     annotations = _reasons(reasons) | {CHECKPOINT: _encode(images).decode()}
     operations = patching.put(metadata, ("metadata", "labels"), {MUTATED: "true"})
     operations += patching.put(metadata, ("metadata", "annotations"), annotations)
+    if not reasons:  # of an earlier call, before another webhook made the pod fit
+        operations += patching.drop(metadata, ("metadata", "annotations"), NOT_RESTORED)
     if policy.driver == "image":
         return operations + patching.images(spec, images)
     operations += patching.runtime_class(spec, RUNTIME_CLASS)

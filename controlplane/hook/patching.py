@@ -25,6 +25,13 @@ def put(
     return [_add((*path, k), v) for k, v in values.items() if present.get(k) != v]
 
 
+def drop(holder: Mapping[str, Any], path: tuple[str, ...], name: str) -> list[Operation]:
+    """Operations that take ``name`` out of the object at ``path``; ``holder`` as in ``put``."""
+    present = holder.get(path[-1])
+    is_there = isinstance(present, dict) and name in present
+    return [{"op": "remove", "path": _pointer((*path, name))}] if is_there else []
+
+
 def runtime_class(spec: Mapping[str, Any], name: str) -> list[Operation]:
     """Operations that give the pod a RuntimeClass."""
     return (
@@ -67,5 +74,8 @@ def prefer_nodes(spec: Mapping[str, Any], names: Sequence[str]) -> list[Operatio
 
 
 def _add(path: tuple[str, ...], value: Any) -> Operation:
-    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
-    return {"op": "add", "path": pointer, "value": value}
+    return {"op": "add", "path": _pointer(path), "value": value}
+
+
+def _pointer(path: tuple[str, ...]) -> str:
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)

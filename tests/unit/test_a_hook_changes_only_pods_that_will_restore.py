@@ -72,6 +72,17 @@ def test_the_same_pod_again_gives_no_further_change() -> None:
     assert "patch" not in given.response["response"]
 
 
+def test_a_pod_that_another_webhook_makes_fit_is_told_nothing_old() -> None:
+    before = new_pod()
+    variable = before["spec"]["containers"][0]["env"].pop()
+    _, once = reviewed(before)
+    assert "variable MODE" in reason(once)
+    once["spec"]["containers"][0]["env"].append(variable)
+    given, twice = reviewed(once)
+    assert given.restores == {"main": REFERENCE}
+    assert NOT_RESTORED not in twice["metadata"]["annotations"]
+
+
 def test_what_the_pod_has_stays() -> None:
     before = new_pod()
     before["metadata"]["annotations"] = {"a/b~c": "kept"}
