@@ -14,6 +14,10 @@ from controlplane.watcher.ports import Means
 NEWS: Final = timedelta(minutes=10)  # a checkpoint that is older was dealt with before a restart
 OFFERED_LOOKS: Final = 25  # until hooks know of a new checkpoint
 _LOOK_S: Final = 0.2
+# what makes another pod for any that is gone; to a Job, for one, a deleted pod has failed
+REMAKING: Final = frozenset(
+    {"Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet"}
+)
 TRIES: Final = 10  # of an eviction that a disruption budget forbids
 AGAIN_S: Final = 10.0
 
@@ -41,6 +45,8 @@ def reason_to_keep(pod: PodSeen | None, uid: str, others: Iterable[PodSeen], unc
         return "it is being deleted already"
     if not pod.is_controlled:
         return "it has no controller that would make another one"
+    if pod.owner_kind not in REMAKING:
+        return f"its controller, a {pod.owner_kind}, may not make another one"
     if uncovered:
         return f"its successor would not start from the checkpoint: {uncovered}"
     if pod.annotations.get(DELETE_LAST) == "true":

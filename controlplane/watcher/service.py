@@ -179,7 +179,9 @@ class Watchers:
         _require(actor, new)
         if new != kept:
             if self._loops.is_started(new.name):
-                raise Conflict(f"The operator of cluster {cluster} runs, set otherwise; stop it first")
+                raise Conflict(
+                    f"The operator of cluster {cluster} runs, set otherwise; stop it first"
+                )
             await self._store.write(lambda db: rows.put(db, new))
         return await self.start(new.name, actor)
 

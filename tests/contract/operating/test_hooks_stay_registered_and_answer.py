@@ -221,14 +221,22 @@ def _without_controller(place: Place) -> None:
         place.put_pod(pod)
 
 
+def _of_a_job(place: Place) -> None:
+    for name in ("web-1", "web-2"):
+        pod = running_pod(name)
+        pod["metadata"]["ownerReferences"][0] |= {"apiVersion": "batch/v1", "kind": "Job"}
+        place.put_pod(pod)
+
+
 @pytest.mark.parametrize(
     ("pods", "has_hook", "words"),
     [
         (_alone, True, "last ready replica"),
         (_alone, False, "no hook runs"),
         (_without_controller, True, "no controller"),
+        (_of_a_job, True, "Job"),  # to it, a pod that was deleted has failed
     ],
-    ids=["last one", "no hook", "no controller"],
+    ids=["last one", "no hook", "no controller", "a job"],
 )
 async def test_a_pod_that_would_not_come_back_restored_is_kept(
     place: Place, pods: Any, has_hook: bool, words: str
