@@ -37,7 +37,7 @@ class Tried:
     """One checkpoint of a workload, as decisions see it.
 
     Attributes:
-        error: its failure's message.
+        error: its failure's message, or its job's where that failed after it was made.
         condemned: why it can't be restored: the last reason of those that proved it.
     """
 
@@ -98,7 +98,8 @@ def tried(db: Database, workload: Workload) -> list[Tried]:
     proofs = ", ".join("?" * len(PROOFS))
     rows = db.execute(
         "SELECT c.id, c.pod_uid, c.status, EXISTS (SELECT 1 FROM images i WHERE i.checkpoint_id = c.id "  # noqa: S608
-        "AND i.digest != ''), w.moment, coalesce(c.completed_at, ''), c.error_json, "
+        "AND i.digest != ''), w.moment, coalesce(c.completed_at, ''), "
+        "coalesce(c.error_json, (SELECT j.error_json FROM jobs j WHERE j.id = c.job_id)), "
         f"{_condemned('c.id', proofs)} "
         "FROM workloads w JOIN checkpoints c ON c.id = w.checkpoint_id "
         "WHERE w.cluster = ? AND w.namespace = ? AND w.owner_kind = ? AND w.owner_name = ? "

@@ -76,7 +76,8 @@ class Attempt:
     def failure(self) -> str:
         """Why it is none to start from; empty: it is one, or is being made, or was deleted."""
         if self.status is CheckpointStatus.COMPLETED:
-            return self.condemned or ("" if self.has_image else "its image was not pushed")
+            unpushed = f"its image was not pushed{f': {self.error}' if self.error else ''}"
+            return self.condemned or ("" if self.has_image else unpushed)
         if self.status in (CheckpointStatus.FAILED, CheckpointStatus.CANCELLED):
             return self.error or f"it was {self.status}"
         return ""

@@ -70,6 +70,7 @@ class FakeFleet:
     Attributes:
         connected: False for an agent that is away.
         failure: what jobs end with; None lets them complete.
+        is_unpushed: that failure comes after the checkpoints were made.
         held: while it is set, jobs are taken but go on for ever.
         archive: bytes of every archive.
         started: jobs that were handed out.
@@ -91,6 +92,7 @@ class FakeFleet:
         self.is_preparing = False
         self.arrivals = Arrivals()
         self.failure: JobFailure | None = None
+        self.is_unpushed = False
         self.held = False
         self.archive = bytes(range(256)) * 40
         self.break_after: int | None = None
@@ -209,7 +211,8 @@ class FakeFleet:
     async def _run(self, job: Job) -> None:
         await self._report(job, JobState.RUNNING)
         if self.failure is not None:
-            await self._report(job, JobState.FAILED, error=self.failure)
+            result = JobResult(_result(job).checkpoints) if self.is_unpushed else None
+            await self._report(job, JobState.FAILED, result=result, error=self.failure)
         else:
             await self._report(job, JobState.COMPLETED, result=_result(job))
 

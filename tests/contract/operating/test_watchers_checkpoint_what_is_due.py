@@ -128,6 +128,15 @@ async def test_a_failure_is_told_and_tried_again_later(place: Place) -> None:
     assert len(place.server.fleet.started) == 1
 
 
+async def test_why_an_image_was_not_pushed_is_told(place: Place) -> None:
+    place.server.fleet.failure = JobFailure(code="PUSH_FAILED", message="Nobody trusts it.")
+    place.server.fleet.is_unpushed = True
+    place.add_pod("web-1")
+    await place.watch()
+    later = await place.decided("wait", "try 2 of 4")
+    assert later["reason"].endswith("its image was not pushed: Nobody trusts it.")
+
+
 async def test_what_can_not_be_begun_is_told(place: Place) -> None:
     place.server.fleet.connected = False
     place.add_pod("web-1")
