@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Document, Name, OptionalName, Repository, Secret, ServerUrl
+from controlplane.api.fields import Document, Name, OptionalName, Repository, ServerUrl, Token
 from controlplane.api.routing import Section
 from controlplane.clusters.configs import PLACEHOLDER, ClusterDraft
 from controlplane.identity import Role
@@ -35,7 +35,7 @@ class ClusterCreate(msgspec.Struct):
     api_server_url: ServerUrl | None = None
     auth_type: AuthType | None = None
     kubeconfig_content: Document | None = None
-    token: Secret | None = None
+    token: Token | None = None
     verify_ssl: bool | None = None
     registry_name: OptionalName | None = None
     repo: Repository | None = None

@@ -48,6 +48,7 @@ NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
 NO_NUL: Final = r"^[^\x00]*$"
 # the placeholder has 8 characters too
 PASSWORD_OR_NOTHING: Final = r"^([^\x00]{8,1024})?$(?!\n)"  # noqa: S105 - a pattern
+TOKEN_PATTERN: Final = r"^(\s*[!-~]+\s*)?$(?!\n)"  # noqa: S105 - a pattern
 PEM_PATTERN: Final = r"^[\x01-\x7f]*$"
 NAME_OR_NOTHING: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$(?!\n)"
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9._:=-]{1,128}$(?!\n)"
@@ -69,6 +70,7 @@ SENTENCES: Final = {
     NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
     PASSWORD_OR_NOTHING: "must have at least 8 characters, or be empty to keep the old one",
     NO_NUL: "must not contain a NUL character",
+    TOKEN_PATTERN: "must be a token: ASCII letters, digits and signs without spaces between them",
     PEM_PATTERN: "must be certificates in PEM form, which is ASCII",
     NAME_OR_NOTHING: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, or empty",
     CURSOR_PATTERN: "must be the next_cursor of an answer",
@@ -91,6 +93,7 @@ Line = Annotated[str, Meta(max_length=1024, pattern=LINE_PATTERN)]
 RegistryUrl = Annotated[str, Meta(max_length=2048, pattern=REGISTRY_PATTERN)]
 ServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_PATTERN)]
 NewSecret = Annotated[str, Meta(max_length=8192, pattern=NOT_PLACEHOLDER)]
+Token = Annotated[str, Meta(max_length=8192, pattern=TOKEN_PATTERN)]
 Secret = Annotated[str, Meta(max_length=8192, pattern=NO_NUL)]
 Document = Annotated[str, Meta(max_length=350_000, pattern=BASE64_PATTERN)]  # a file's text, base64
 Repository = Annotated[str, Meta(max_length=255, pattern=REPOSITORY_PATTERN)]

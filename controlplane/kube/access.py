@@ -116,7 +116,8 @@ def _load(access: Access, environ: Mapping[str, str]) -> Credential:
         return _own_account(access, environ)
     if access.kubeconfig:
         return _from_kubeconfig(access)
-    return Credential(access.server, _context(access.server, access.verify_ssl), access.token)
+    tls = _context(access.server, access.verify_ssl)
+    return Credential(access.server, tls, _proper(access, access.token))
 
 
 def _own_account(access: Access, environ: Mapping[str, str]) -> Credential:
@@ -152,7 +153,19 @@ def _from_kubeconfig(access: Access) -> Credential:
     if not user.get("token") and user.get("username"):
         login = f"{user['username']}:{user.get('password') or ''}"
         return Credential.basic(server, tls, login)
-    return Credential(server, tls, str(user.get("token") or ""))
+    return Credential(server, tls, _proper(access, str(user.get("token") or "")))
+
+
+def _proper(access: Access, token: str) -> str:
+    """``token``, which goes into a header, if it can.
+
+    Raises:
+        Failed: it has spaces, control characters or letters beyond ASCII.
+    """
+    if not all("!" <= letter <= "~" for letter in token):
+        details = "unauthorized: the stored token has characters that no token has; store it again"
+        raise answers.unusable(access.cluster, details)
+    return token
 
 
 def _named(document: Any, kind: str, name: object, inner: str) -> dict[str, Any]:

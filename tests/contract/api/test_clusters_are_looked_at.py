@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from controlplane.store.records import JobFailure
 from tests.fakes.api_server import Server
 
@@ -145,3 +147,13 @@ async def test_what_a_node_refuses_is_told(server: Server) -> None:
     assert alone.status == 400
     reset = await server.call("POST", "/cluster/c1/nodes/node-1/reset-identity")
     assert (reset.status, reset.json["code"]) == (404, "NODE_NOT_FOUND")
+
+
+@pytest.mark.parametrize("token", [" ", "two\nlines", "two words", "t\u00f6ken"], ids=ascii)
+async def test_a_token_that_can_be_none_is_not_kept(server: Server, token: str) -> None:
+    wanted = {"name": "c9", "kube_api_url": "https://127.0.0.1:1", "token": token}
+    refused = await server.call("POST", "/config/cluster/create", wanted)
+    assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR")
+    assert "`token`" in refused.json["error"]
+    pasted = await server.call("POST", "/config/cluster/create", wanted | {"token": "a.b-c_d\n"})
+    assert pasted.status == 200

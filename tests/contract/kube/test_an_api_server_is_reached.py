@@ -102,11 +102,12 @@ async def test_outside_of_a_cluster_there_is_no_own_account(tmp_path: Path) -> N
     ("change", "details"),
     [
         ({"token": "wrong"}, "unauthorized:"),
+        ({"token": "two\nlines"}, "unauthorized:"),
         ({"verify_ssl": True}, "certificate:"),
         ({"server": "https://127.0.0.1:9"}, "unreachable:"),
         ({"kubeconfig": "clusters: 5"}, "unreachable:"),
     ],
-    ids=["token", "certificate", "port", "kubeconfig"],
+    ids=["token", "no-token", "certificate", "port", "kubeconfig"],
 )
 async def test_each_way_to_fail_is_told(
     server: KubeServer, change: dict[str, object], details: str
