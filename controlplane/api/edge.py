@@ -284,6 +284,10 @@ async def _read_body(request: web.Request, route: Route) -> bytes:
         raise HttpError(sentence, REQUEST_TIMEOUT, {"Connection": "close"}) from None
     if len(body) > route.body_limit_bytes:
         raise _too_large(route)
+    packing = request.headers.get("Content-Encoding", "identity").lower()
+    if body and packing != "identity" and not route.lenient:
+        sentence = "The body must be sent as it is, without Content-Encoding."
+        raise HttpError(sentence, UNSUPPORTED_MEDIA_TYPE)
     given = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     is_json = not given or given == "application/json" or given.endswith("+json")
     if body and not is_json and not route.lenient:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from aiohttp import http_exceptions, web
+from aiohttp import hdrs, http_exceptions, web
+from aiohttp.http import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.api import problems
 from controlplane.api.edge import SECURITY, UNREADABLE, Unreadable
@@ -22,6 +24,7 @@ HEAD_S: Final = 30.0  # for a request's first line and headers, and between two 
 LINE_BYTES: Final = 8190
 PATIENCE_S: Final = 30.0  # in which a client must take TAKEN_BYTES of an answer that waits for it
 TAKEN_BYTES: Final = 16 << 10
+RequestFactory = Callable[..., web.BaseRequest]
 _log = logging.getLogger("controlplane.api")
 
 
@@ -135,14 +138,31 @@ class Runner(web.AppRunner):
         made = await super()._make_server()
         return _Server(
             made.request_handler,
-            request_factory=made.request_factory,
+            request_factory=_expecting_nothing_unknown(made.request_factory),
             access_log=None,
+            auto_decompress=False,  # the edge refuses what is packed; aiohttp logs what it can't unpack
             patience_s=self._patience_s,
             unreadable=self.app.get(UNREADABLE, _uncounted),
             keepalive_timeout=HEAD_S,
             max_line_size=LINE_BYTES,
             max_field_size=LINE_BYTES,
         )
+
+
+def _expecting_nothing_unknown(make: RequestFactory) -> RequestFactory:
+    """``make`` for requests without an ``Expect`` that nobody knows: aiohttp would refuse it before the edge.
+
+    Source: RFC 9110 section 10.1.1: a server *may* refuse it.
+    """
+
+    def made(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+        if message.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+            headers = CIMultiDict(message.headers)
+            headers.popall(hdrs.EXPECT)
+            message = message._replace(headers=CIMultiDictProxy(headers))
+        return make(message, *more)
+
+    return made
 
 
 def _uncounted(_address: str) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from pathlib import Path
@@ -56,6 +57,34 @@ async def test_what_is_no_http_is_refused_in_our_form(tmp_path: Path) -> None:
     assert "Traceback" not in log
     assert log.count("unreadable request 400") == 7
     assert "ERROR" not in log
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "wanted"),
+    [
+        ("Expect: the-unexpected", b'{"username": "x", "password": "y"}', 401),
+        ("Content-Encoding: gzip", b"no gzip", 415),
+        ("Content-Encoding: gzip", gzip.compress(b'{"username": "x", "password": "y"}'), 415),
+    ],
+    ids=["expect", "broken", "gzip"],
+)
+async def test_headers_that_nobody_knows_break_nothing(
+    tmp_path: Path, header: str, body: bytes, wanted: int
+) -> None:
+    lines = [
+        "POST /config/user/login HTTP/1.1",
+        "Host: x",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        header,
+    ]
+    async with running(tmp_path / "data") as api:
+        sent = "\r\n".join([*lines, "", ""]).encode() + body
+        status, head, answer = await say(api, sent)
+    assert (status, "X-Request-Id" in head) == (wanted, True)
+    assert answer["success"] is False
+    assert "Traceback" not in (tmp_path / "api.log").read_text()
 
 
 async def test_figures_tell_of_jobs(tmp_path: Path) -> None:
