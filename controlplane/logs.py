@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from controlplane.settings import LEVELS, Settings
 
-_TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _LOUD: Final = ("aiohttp.access", "asyncio")
+
+
+class TextLines(logging.Formatter):
+    """``2026-01-31T12:00:00.000Z INFO    controlplane.app: …``; a traceback follows on its own lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``record`` as a line."""
+        flat = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        line = f"{_time(record)} {record.levelname:<7} {record.name}: {flat}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
     """One JSON object per line."""
 
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03d"
-
     def format(self, record: logging.LogRecord) -> str:
         """``record`` as a line."""
         content = {
-            "time": self.formatTime(record),
+            "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -36,7 +43,7 @@ class JsonLines(logging.Formatter):
 def begin(settings: Settings) -> None:
     """Write the log to stderr as the settings say."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if settings.log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     logging.basicConfig(handlers=[handler], force=True)
     set_level(settings)
     for name in _LOUD:
@@ -58,3 +65,8 @@ def set_level(settings: Settings) -> str:
         level = settings.log_level
     logging.getLogger().setLevel(level.upper())
     return level.lower()
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
