@@ -88,11 +88,15 @@ def _scratch(name: str, value: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a field comes from, what it is for (unit and reason), and how its text is read."""
+    """Where a field comes from, what it is for (unit and reason), and how its text is read.
+
+    ``shown`` is the default as one would write it, where that is not the value itself.
+    """
 
     env: str
     why: str
     read: Callable[[str, str], Any]
+    shown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +248,7 @@ class Settings:
             "available), and from there to the disk once the container runs again. Faster where the disk is "
             "what a dump waits for.",
             _scratch,
+            shown="disk",
         ),
     ] = 0
     max_dumps: Annotated[
@@ -340,7 +345,7 @@ def describe() -> str:
     defaults = {one.name: one.default for one in dataclasses.fields(Settings)}
     lines = ["settings (environment):"]
     for name, setting in all_settings().items():
-        default = defaults[name]
+        default = setting.shown or defaults[name]
         known = default not in {"", None, dataclasses.MISSING}
         lines.append(f"  {setting.env}{f' [{default}]' if known else ''}")
         lines += textwrap.wrap(setting.why, 96, initial_indent="      ", subsequent_indent="      ")

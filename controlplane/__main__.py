@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# before gRPC is loaded: its C core writes lines of its own to stderr otherwise
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import controlplane
 from controlplane import app, logs, settings
@@ -77,8 +81,7 @@ def _print_openapi() -> int:
 
 
 def _back_up(chosen: Settings, target: Path) -> int:
-    sealer = secrets.open_sealer(chosen.data_dir, chosen.secret_key_file)
-    size_bytes = backup.backup(chosen.data_dir, sealer, target)
+    size_bytes = backup.backup(chosen.data_dir, chosen.secret_key_file, target)
     key = secrets.key_path(chosen.data_dir, chosen.secret_key_file)
     sys.stdout.write(
         f"Wrote {target} ({size_bytes} bytes): the database and the TLS identity.\n"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 HOUR_S: Final = 3600.0
+_LIFE_LIMIT_S: Final = 10 * 366 * 24 * HOUR_S  # of tokens: beyond it times can't be written down
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SERVICE: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+(:[0-9]{1,5})?")
 LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
 
@@ -200,11 +204,13 @@ def _text_of(setting: Field[Any], environment: Mapping[str, str]) -> str | None:
     variable = str(setting.metadata["variable"])
     if setting.metadata["secret"] and (name := environment.get(variable + "_FILE")):
         try:
-            return Path(name).read_text().strip()
+            return Path(name).read_text(encoding="utf-8").strip()
         except OSError as cause:
             raise SettingError(
                 f"{variable}_FILE: {name} can't be read ({cause.strerror})"
             ) from cause
+        except UnicodeDecodeError as cause:
+            raise SettingError(f"{variable}_FILE: {name} is no text (UTF-8)") from cause
     text = environment.get(variable)
     return None if text is None or not text.strip() else text.strip()
 
@@ -231,6 +237,8 @@ def _value(kind: str, text: str) -> Any:
         return text.lower() in {"true", "1", "yes"}
     if kind in {"int", "float"}:
         number = int(text) if kind == "int" else float(text)
+        if not math.isfinite(number):
+            raise ValueError("a number is expected")
         if number < 0:
             raise ValueError("it can't be negative")
         return number
@@ -252,6 +260,20 @@ def _check(settings: Settings) -> None:
     for name, certificate, key in pairs:
         if (certificate is None) != (key is None):
             raise SettingError(f"{name}_CERT_FILE and {name}_KEY_FILE must be set together")
+    for variable, lifetime_s in (
+        ("SNAP_USER_TOKEN_TTL", settings.user_token_ttl_s),
+        ("SNAP_AGENT_TOKEN_TTL", settings.join_token_ttl_s),
+        ("SNAP_GRANT_TTL", settings.grant_ttl_s),
+    ):
+        if not 1 <= lifetime_s <= _LIFE_LIMIT_S:
+            raise SettingError(f"{variable}: {lifetime_s:g} is not 1 to {_LIFE_LIMIT_S:g} seconds")
+    for proxy in settings.trusted_proxies:
+        _check_network(proxy)
+    if settings.cluster_name and not _NAME.fullmatch(settings.cluster_name):
+        raise SettingError(
+            f"SNAP_CLUSTER_NAME: {settings.cluster_name!r} is not 1-63 of a-z A-Z 0-9 . _ -, "
+            "starting with a letter or digit"
+        )
     for account in settings.agent_accounts:
         if not all(account.partition("/")) or account.count("/") > 1:
             raise SettingError(f"SNAP_AGENT_ACCOUNTS: {account!r} is not namespace/name")
@@ -263,3 +285,12 @@ def _check(settings: Settings) -> None:
         raise SettingError(f"SNAP_LOG_LEVEL: {settings.log_level!r} is not a level")
     if settings.log_format not in {"text", "json"}:
         raise SettingError(f"SNAP_LOG_FORMAT: {settings.log_format!r} is neither text nor json")
+
+
+def _check_network(proxy: str) -> None:
+    try:
+        ipaddress.ip_network(proxy, strict=False)
+    except ValueError as cause:
+        raise SettingError(
+            f"SNAP_TRUSTED_PROXIES: {proxy!r} is neither an address nor a network"
+        ) from cause

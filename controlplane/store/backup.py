@@ -20,7 +20,7 @@ from typing import IO, Final
 
 from controlplane.errors import Broken, Refused
 from controlplane.store import clock, secrets
-from controlplane.store.database import FILE, lock_folder, prepare
+from controlplane.store.database import FILE, lock_folder, make_folder, prepare
 from controlplane.store.secrets import Sealer
 
 _DATABASE: Final = "snap.db"
@@ -40,18 +40,19 @@ class Restored:
     kept: Path | None
 
 
-def backup(data_dir: Path, sealer: Sealer, target: Path) -> int:
+def backup(data_dir: Path, key_file: Path | None, target: Path) -> int:
     """Write a backup of a control plane that may be running; its size in bytes. Blocks.
 
     Raises:
         Refused: ``target`` exists already, or there is no database in the folder.
-        Broken: it can't be read or written.
+        Broken: it, or the key, can't be read or written.
     """
     source = data_dir / FILE
     if not source.exists():
         raise Refused(f"There is no database in {data_dir}; set SNAP_DATA_DIR.")
     if target.exists():
         raise Refused(f"{target} exists already; choose another name.")
+    sealer = Sealer(*secrets.read_keys(secrets.key_path(data_dir, key_file)))
     try:
         with _partial(target) as file, tempfile.TemporaryDirectory(dir=target.parent) as folder:
             copy = Path(folder) / _DATABASE
@@ -70,9 +71,9 @@ def restore(data_dir: Path, key_file: Path | None, source: Path) -> Restored:
 
     Raises:
         Refused: it is no backup; it was made by a newer version; its key is not here.
-        Broken: another process uses the folder.
+        Broken: another process uses the folder, or it can't be made.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(data_dir)
     with lock_folder(data_dir), tempfile.TemporaryDirectory(dir=data_dir) as folder:
         fresh = Path(folder)
         try:

@@ -122,9 +122,10 @@ def open_store(data_dir: Path) -> Store:
     """Open the database in ``data_dir``, made and brought up to date if need be. Blocks.
 
     Raises:
-        Broken: another process uses the folder, the file is damaged, or a newer version wrote it.
+        Broken: another process uses the folder, it can't be made, the file is damaged, or a newer
+            version wrote it.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(data_dir)
     lock_fd = _lock(data_dir)
     try:
         path = data_dir / FILE
@@ -133,6 +134,21 @@ def open_store(data_dir: Path) -> Store:
     except BaseException:
         os.close(lock_fd)
         raise
+
+
+def make_folder(data_dir: Path) -> None:
+    """Make the data folder, 0700, if it is not there. Blocks.
+
+    Raises:
+        Broken: it can't be made.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as cause:
+        raise Broken(
+            f"The data folder {data_dir} can't be made ({cause.strerror}); "
+            "give another one by SNAP_DATA_DIR."
+        ) from cause
 
 
 @contextmanager
@@ -179,7 +195,13 @@ def connect(path: Path) -> Database:
 
 
 def _lock(data_dir: Path) -> int:
-    lock_fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock_fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as cause:
+        raise Broken(
+            f"The data folder {data_dir} can't be written ({cause.strerror}); "
+            "this user needs to own it, or give another one by SNAP_DATA_DIR."
+        ) from cause
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as cause:

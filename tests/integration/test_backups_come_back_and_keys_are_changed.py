@@ -158,3 +158,36 @@ async def test_a_change_of_the_key_that_broke_off_is_completed(tmp_path: Path) -
         assert (folder / "secret.key").read_text().split() == [new.hex()]
         await api.start()
         assert await users_of(api) == {"admin"}
+
+
+@pytest.mark.parametrize(
+    ("command", "folder", "said"),
+    [
+        ((), "file/data", "The data folder {} can't be made (Not a directory)"),
+        (("restore", "kept.tar"), "file", "The data folder {} can't be made (File exists)"),
+        (("backup", "kept.tar"), "nowhere", "There is no database in {}; set SNAP_DATA_DIR."),
+        (("rotate-key",), "nowhere", "There is no database in {}; set SNAP_DATA_DIR."),
+    ],
+    ids=["serve", "restore", "backup", "rotate-key"],
+)
+async def test_a_folder_that_can_not_be_is_said_in_one_sentence(
+    tmp_path: Path, command: tuple[str, ...], folder: str, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    status, output = await snap_api(tmp_path / folder, *command)
+    assert status == 1
+    assert output.startswith("snap-api: " + said.format(tmp_path / folder))
+    assert output.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_a_backup_makes_no_key(tmp_path: Path) -> None:
+    folder, target = tmp_path / "data", tmp_path / "kept.tar"
+    async with running(folder) as api:
+        await api.stop()
+    (folder / "secret.key").unlink()
+    status, output = await snap_api(folder, "backup", str(target))
+    assert status == 1
+    assert "secret.key can't be read" in output
+    assert not target.exists()
+    assert not (folder / "secret.key").exists()

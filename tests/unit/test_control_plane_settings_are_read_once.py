@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_values_are_understood(tmp_path: Path) -> None:
         {"SNAP_LOG_FORMAT": "xml"},
         {"SNAP_METRICS_OPEN": "perhaps"},
         {"SNAP_ADMIN_PASSWORD_FILE": "/no/such/file"},
+        {"SNAP_ADMIN_PASSWORD_FILE": sys.executable},
+        {"SNAP_TRUSTED_PROXIES": "10.0.0.0/8, proxy"},
+        {"SNAP_USER_TOKEN_TTL": "nan"},
+        {"SNAP_USER_TOKEN_TTL": "0"},
+        {"SNAP_AGENT_TOKEN_TTL": "inf"},
+        {"SNAP_GRANT_TTL": "1e18"},
+        {"SNAP_CLUSTER_NAME": "a cluster"},
     ],
     ids=str,
 )
