@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from controlplane.garbage import SetAside
 from controlplane.settings import Settings
 from controlplane.store import backup, rotation, secrets
 
+_log = logging.getLogger("controlplane")
 _COMMANDS = ("serve", "openapi", "backup", "restore", "rotate-key")
 _WITH_PATH = frozenset({"backup", "restore"})
 
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _restore(chosen, options.path)
         if options.command == "rotate-key":
             return _rotate(chosen)
+        for warning in settings.warnings():
+            _log.warning("%s", warning)
         SetAside().begin()
         asyncio.run(app.run(chosen))
     except settings.SettingError as failure:

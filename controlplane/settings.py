@@ -189,6 +189,17 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+def warnings(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What is allowed, but not wise: secrets that whoever sees the process's environment can read."""
+    return [
+        f"{variable} is in the environment; {variable}_FILE is safer"
+        for setting in fields(Settings)
+        if setting.metadata["secret"]
+        and environment.get(variable := str(setting.metadata["variable"]))
+        and not environment.get(variable + "_FILE")
+    ]
+
+
 def describe() -> str:
     """One paragraph per setting, for ``--help``."""
     lines = []

@@ -69,3 +69,10 @@ def test_what_is_wrong_is_said_by_name(wrong: dict[str, str]) -> None:
 def test_help_names_every_setting() -> None:
     text = settings.describe()
     assert all(name in text for name in ("SNAP_HTTP_ADDR", "SNAP_ADMIN_PASSWORD[_FILE]", "8001"))
+
+
+def test_a_secret_in_the_environment_is_warned_of() -> None:
+    (warning,) = settings.warnings({"SNAP_ADMIN_PASSWORD": "a-secret"})
+    assert "SNAP_ADMIN_PASSWORD_FILE" in warning
+    assert "a-secret" not in warning
+    assert not settings.warnings({"SNAP_ADMIN_PASSWORD_FILE": "/etc/snap/admin"})
