@@ -38,7 +38,7 @@ _WORDS: Final = {
 _WRONG_TYPE: Final = re.compile(r"^Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
 _PATTERN: Final = re.compile(r"^Expected `str` matching regex '(?P<pattern>.*)'$")
 _BOUND: Final = re.compile(
-    r"^Expected `(?:str|int|float|array|object)` (?P<of>of length )?(?P<op>[<>]=?) (?P<n>\S+)$"
+    r"^Expected `(?P<kind>str|int|float|array|object)` (?P<of>of length )?(?P<op>[<>]=?) (?P<n>\S+)$"
 )
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]+)`$")
 _OPERATORS: Final = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
@@ -194,7 +194,8 @@ def _complaint(what: str, declared: Any) -> str:
         )
     if bound := _BOUND.match(what):
         if bound["of"]:
-            return f"must have {_OPERATORS[bound['op']]} {bound['n']} characters"
+            of = "characters" if bound["kind"] == "str" else "entries"
+            return f"must have {_OPERATORS[bound['op']]} {bound['n']} {of}"
         return f"must be {_OPERATORS[bound['op']]} {bound['n'].removesuffix('.0')}"
     if what.startswith("Invalid enum value"):
         allowed = ", ".join(_choices(declared))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _SLICES: Final = 60  # a window is counted in so many slices; a request is forgotten with its slice
+_NO_LIMIT: Final = 2**31 - 1
 _KEYS_LIMIT: Final = 20_000  # the longest unseen are forgotten first
 
 
@@ -18,7 +19,7 @@ class Allowance:
 
     Attributes:
         allowed: whether this request may go on.
-        limit: requests per window; 0 means there is no limit.
+        limit: requests per window.
         remaining: after this one.
         reset_at: Unix seconds when the oldest counted requests are forgotten.
         retry_after_s: whole seconds until a refused caller may try again.
@@ -62,10 +63,13 @@ class RateLimiter:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def take(self, key: str, limit: int, cost: int = 1) -> Allowance:
-        """Count ``cost`` requests of ``key`` if that leaves it within ``limit``; 0 only looks."""
+        """Count ``cost`` requests of ``key`` if that leaves it within ``limit``; a cost of 0 only looks.
+
+        A limit of 0 is none; its headers say a number that nobody reaches, as clients wait at 0 remaining.
+        """
         now = self._clock()
         if limit <= 0:
-            return Allowance(True, 0, 0, math.ceil(now + self._window_s), 0)
+            return Allowance(True, _NO_LIMIT, _NO_LIMIT, math.ceil(now + self._window_s), 0)
         window = self._window(key, now)
         allowed = window.total + cost <= limit
         if allowed and cost:

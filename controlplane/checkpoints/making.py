@@ -110,12 +110,19 @@ def job(
         node=made.node,
         spec=JobSpec(checkpoint=made.spec, pushes=pushes),
         actor=actor,
-        task_name="Create and Push Checkpoint Container" if push else "Create Checkpoint",
+        task_name=_task_name(actor, push),
         namespace=made.spec.namespace,
         job_id=made.job_id,
         idempotency=key,
         also_write=also_write,
     )
+
+
+def _task_name(actor: Actor, push: PushPlan | None) -> str:
+    """The names by which clients of the older server know what is going on."""
+    if actor.initiator == "SnapWatcher":
+        return "SnapWatcher Checkpoint"
+    return "Create and Push Checkpoint Container" if push else "Create Checkpoint"
 
 
 def _row(

@@ -36,7 +36,7 @@ def advance(job: Job, news: JobUpdate, at: str) -> Job | None:
         state=news.state,
         progress=100.0 if completed else min(max(job.progress, news.progress), 100.0),
         message=news.message or (news.error.message if news.error else job.message),
-        task_name=news.task_name or job.task_name,
+        task_name=job.task_name or news.task_name,  # clients know a job by one name
         bytes_done=news.bytes_done or job.bytes_done,
         bytes_total=news.bytes_total or job.bytes_total,
         result=news.result or job.result,

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from deploy.devnode import cgroups
 
+_AGAIN = 'while :; do "$@" && exit; sleep 1; done'  # as a kubelet does
+
 
 class NotReady(RuntimeError):
     """Something that was started did not become usable in time; the message ends with its log's tail."""
@@ -31,6 +33,11 @@ class Launch:
     cgroup: str
     log: Path
     env: Mapping[str, str] | None = None
+
+
+def again(*program: str) -> list[str]:
+    """``program``, started anew whenever it fails or is killed."""
+    return ["sh", "-c", _AGAIN, "sh", *program]
 
 
 _STARTED: list[subprocess.Popen[bytes]] = []  # kept, so that what ends while we live is reaped

@@ -5,12 +5,14 @@ Source: the distribution registry's configuration reference (version 0.1).
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import secrets
 import signal
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,13 +67,25 @@ class Registry:
         Raises:
             processes.NotReady: it did not come up.
         """
+        self._start(self.argv)
+
+    def keep(self) -> None:
+        """Start it anew, and again whenever somebody kills it, as long as the instance is up.
+
+        Raises:
+            processes.NotReady: it did not come up.
+        """
+        self.kill()
+        self._start(processes.again(*self.argv))
+
+    def _start(self, argv: Sequence[str]) -> None:
         # it must not read this machine's settings of another registry from the environment
         env = {k: v for k, v in os.environ.items() if not k.startswith(("REGISTRY_", "OTEL_"))}
-        process = processes.start(Launch(self.argv, self.cgroup, self.log, env))
+        process = processes.start(Launch(argv, self.cgroup, self.log, env))
         started = processes.start_time(process.pid)
         self._record.write_text(json.dumps({"pid": process.pid, "started": started}))
         processes.wait_until(
-            lambda: self._answers,
+            lambda: self.answers,
             f"registry {self.name}",
             timeout_s=20,
             log=self.log,
@@ -82,8 +96,11 @@ class Registry:
         """``kill -9``; ``start`` brings it back with what it had stored."""
         pid, started = self._seen()
         if pid and processes.is_running(pid, started):
-            os.kill(pid, signal.SIGKILL)
-            processes.wait_gone(pid, started)
+            kept = [(child, processes.start_time(child)) for child in processes.children(pid)]
+            for number, began in ((pid, started), *kept):  # first what would start it again
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+                processes.wait_gone(number, began)
 
     @property
     def is_running(self) -> bool:
@@ -98,7 +115,8 @@ class Registry:
         return seen["pid"], seen["started"]
 
     @property
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it can be used."""
         context = ssl.create_default_context(cafile=str(self.ca))
         link = http.client.HTTPSConnection(self.host, timeout=3, context=context)
         try:

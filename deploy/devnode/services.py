@@ -27,7 +27,6 @@ from deploy.devnode.rootfs import REPOSITORY
 
 START_S: Final = 30.0
 STOP_S: Final = 12.0  # both programs promise a clean exit within 10 s
-AGAIN: Final = 'while :; do "$@" && exit; sleep 1; done'  # as a kubelet does
 
 
 def free_port(host: str, wanted: int = 0) -> int:
@@ -59,7 +58,7 @@ class _Service:
 
     def argv(self, *program: str) -> list[str]:
         """How ``program`` is started."""
-        return ["sh", "-c", AGAIN, "sh", *program] if self.restarts else list(program)
+        return processes.again(*program) if self.restarts else list(program)
 
     def stop(self, *, timeout_s: float = STOP_S) -> int | None:
         """Ask it to end; its exit status, None if it had to be killed or was not there."""

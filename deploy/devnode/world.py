@@ -138,8 +138,10 @@ class World:
         """Start a control plane, tell it of registry and cluster, and an agent on each of these nodes.
 
         ``env`` is added to the agents' environment. ``wait_connected`` waits for them. ``restarts``: a program
-        that is killed comes back.
+        that is killed comes back, the registries too.
         """
+        for registry in (self.base, self.checkpoints) if restarts else ():
+            registry.keep()
         plane = self.control_plane()
         plane.restarts = restarts
         plane.start()

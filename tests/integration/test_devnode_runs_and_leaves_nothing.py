@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -112,6 +115,32 @@ def test_killed_registry_comes_back_with_its_content(world: World, pods2: Pods) 
     assert not world.base.is_running
     world.base.start()
     pods2.pull("pause:latest")
+
+
+def test_a_registry_that_is_kept_comes_back_by_itself(world: World, pods2: Pods) -> None:
+    before = servers(world)
+    world.base.keep()
+    try:
+        (server,) = servers(world) - before
+        os.kill(server, signal.SIGKILL)
+        assert eventually(lambda: bool(servers(world) - before - {server}), timeout_s=30)
+        assert eventually(lambda: world.base.answers, timeout_s=30)
+        pods2.pull("pause:latest")
+    finally:
+        world.base.kill()
+        world.base.start()
+
+
+def servers(world: World) -> set[int]:
+    """The processes that serve base images; not the shell that starts them again."""
+    ending = f"\0serve\0{world.instance.state / 'base.yml'}\0".encode()
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            argv = file.read_bytes()
+            if argv.endswith(ending) and not argv.startswith(b"sh\0"):
+                found.add(int(file.parent.name))
+    return found
 
 
 def test_down_leaves_nothing() -> None:

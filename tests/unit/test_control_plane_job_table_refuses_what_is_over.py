@@ -166,3 +166,9 @@ def _renewed(db: Database, job: Job) -> Job:
     found = rows.find(db, job.id)
     assert found is not None
     return found
+
+
+async def test_a_job_has_one_name_whatever_its_node_calls_it(store: Store) -> None:
+    job = await insert(store, new())
+    await take(store, news(job, 1, "running", task_name="Something Else"))
+    assert (await find(store, job)).task_name == "Create Checkpoint"

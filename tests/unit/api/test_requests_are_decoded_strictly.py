@@ -24,7 +24,7 @@ class Wanted(msgspec.Struct):
     count: Annotated[int, Meta(ge=1, le=10)] = 1
     seconds: Annotated[float, Meta(gt=0)] | None = None
     flag: bool = True
-    tags: list[Name] = []
+    tags: Annotated[list[Name], Meta(max_length=2)] = []
     inner: dict[str, Line] = {}
 
 
@@ -110,6 +110,7 @@ BAD_BODIES = {
     b'{"name": "a", "url": "'
     + b"x" * 1025
     + b'"}': "Field `url` must have at most 1024 characters.",
+    b'{"name": "a", "tags": ["a", "b", "c"]}': "Field `tags` must have at most 2 entries.",
     b'{"name": "a", "mode": "medium"}': "Field `mode` must be one of: fast, slow.",
     b'{"name": "a", "kind": 1}': "Field `kind` must be a string, not a whole number.",
     b'{"name": "a", "count": 0}': "Field `count` must be at least 1.",
