@@ -249,6 +249,11 @@ class Edge:
             "" if call.outcome == "ok" else f" code={call.outcome}",
         )
         if route is not None and route.audited and call.session is not None:
+            await self._audit(call, route)
+
+    async def _audit(self, call: Call, route: Route) -> None:
+        """Put the call on record; where the store can't take it, the log has it and the answer goes out."""
+        try:
             await self._services.audit(
                 call.actor,
                 route.name,
@@ -257,6 +262,8 @@ class Edge:
                 address=call.address,
                 request_id=call.request_id,
             )
+        except Broken as error:
+            _log.error("request %s is not in the audit log: %s", call.request_id, error.message)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

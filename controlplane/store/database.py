@@ -13,6 +13,7 @@ together share one commit, each inside a savepoint of its own: one that raises i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -27,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 from sqlite_utils import Database
 
-from controlplane.errors import Broken
+from controlplane.errors import INSUFFICIENT_STORAGE, Broken
 from controlplane.store import migrations
 from controlplane.store.revisions import Revisions
 
@@ -211,8 +212,9 @@ def _lock(data_dir: Path) -> int:
             f"The data folder {data_dir} is in use by another snap-api (process {holder or '?'}); "
             "stop that one first or give this one another SNAP_DATA_DIR."
         ) from cause
-    os.ftruncate(lock_fd, 0)
-    os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk; what follows says so
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
     return lock_fd
 
 
@@ -231,6 +233,8 @@ def prepare(path: Path) -> None:
         finally:
             database.close()
     except sqlite3.DatabaseError as cause:
+        if _is_full(cause):
+            raise _unwritten(cause) from cause
         raise Broken(_damaged(path), details=str(cause)) from cause
 
 
@@ -275,12 +279,12 @@ def _commit_together(
             except Exception as error:
                 if not database.conn.in_transaction:  # a full disk ends the whole transaction
                     raise sqlite3.OperationalError(str(error)) from error
-                failed.append((future, error))
+                failed.append((future, _told(error)))
         database.execute("COMMIT")
         committed()
     except sqlite3.Error as error:  # disk full, I/O error: nobody's write happened
         database.conn.rollback()
-        broken = Broken("The database could not be written.", details=str(error))
+        broken = _unwritten(error)
         done, failed = [], [(future, broken) for _, future in batch]
     for future, value in done:
         if not future.cancelled():
@@ -288,3 +292,22 @@ def _commit_together(
     for future, failure in failed:
         if not future.cancelled():
             future.set_exception(failure)
+
+
+def _told(error: Exception) -> Exception:
+    """What the caller of a write that failed alone gets to see."""
+    return _unwritten(error) if isinstance(error, sqlite3.Error) and _is_full(error) else error
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return "disk is full" in str(error)  # its code is lost where the whole transaction was ended
+
+
+def _unwritten(error: sqlite3.Error) -> Broken:
+    if _is_full(error):
+        return Broken(
+            "The control plane's disk is full, nothing was changed; make room in its data folder.",
+            code=INSUFFICIENT_STORAGE,
+            details=str(error),
+        )
+    return Broken("The database could not be written.", details=str(error))

@@ -166,3 +166,14 @@ async def test_the_state_of_clusters(server: Server) -> None:
     await server.call("POST", "/config/clusters/create", {"name": "empty"})
     empty = (await server.call("GET", "/cluster/status/empty")).json
     assert (empty["status"], empty["daemonset_status"]) == ("unknown", "not_deployed")
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost(server: Server) -> None:
+    secret = {"name": "s", "api_key": {"k": "v" * 8000}}
+    await server.store.write(lambda db: db.execute("PRAGMA max_page_count=1").fetchall())
+    refused = await server.call("POST", "/config/secret/create", secret)
+    assert (refused.status, refused.json["code"]) == (507, "INSUFFICIENT_STORAGE")
+    assert "disk is full" in refused.json["error"]
+    assert (await server.call("GET", "/jobs")).status == 200
+    await server.store.write(lambda db: db.execute("PRAGMA max_page_count=100000").fetchall())
+    assert (await server.call("POST", "/config/secret/create", secret)).status == 200
