@@ -197,7 +197,7 @@ def _tell(world: World, deployed: Deployment, shown: Sequence[Shown], console: C
             f"{plane.url}/checkpoint/kubelet/checkpoint"
         ),
         "",
-        f"it goes on until: {dev} node down; a program that is killed meanwhile comes back",
+        f"it goes on until: {dev} node down; a program that ends or is killed meanwhile comes back",
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

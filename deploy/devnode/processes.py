@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy.devnode import cgroups
 
-_AGAIN = 'while :; do "$@" && exit; sleep 1; done'  # as a kubelet does
+_AGAIN = 'while :; do "$@"; sleep 1; done'  # as a kubelet does
 
 
 class NotReady(RuntimeError):
@@ -36,7 +36,7 @@ class Launch:
 
 
 def again(*program: str) -> list[str]:
-    """``program``, started anew whenever it fails or is killed."""
+    """``program``, started anew whenever it ends or is killed."""
     return ["sh", "-c", _AGAIN, "sh", *program]
 
 

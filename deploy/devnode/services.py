@@ -43,7 +43,7 @@ class _Service:
     """A started program: the process that was started and the pid behind it.
 
     Attributes:
-        restarts: whether it is started again when it fails or is killed; ``pid`` is then of what starts it.
+        restarts: whether it is started again when it ends or is killed; ``pid`` is then of what starts it.
     """
 
     log: Path
