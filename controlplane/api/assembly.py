@@ -85,10 +85,13 @@ def application(services: Services) -> web.Application:
     """The API as an aiohttp application, ready to be run."""
     endpoints: dict[Handler, Route] = {}
     app = web.Application(client_max_size=BODY_LIMIT_BYTES + 1)
+    has_own_head = {route.path for route in routes() if route.method == "HEAD"}
     for route in routes():
         handler = _mounted(route)
         endpoints[handler] = route
-        app.router.add_route(route.method, route.path, handler)
+        for method in route.methods:
+            if method == route.method or route.path not in has_own_head:
+                app.router.add_route(method, route.path, handler)
     app[documentation.DESCRIPTION] = description()
     edge = Edge(services, endpoints)
     app[UNREADABLE] = edge.unreadable

@@ -84,7 +84,7 @@ class Edge:
         self._literal: dict[str, set[str]] = {}
         for route in endpoints.values():
             if not route.path_fields:
-                self._literal.setdefault(route.path, set()).add(route.method)
+                self._literal.setdefault(route.path, set()).update(route.methods)
 
     async def handle(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         """Answer ``request``; errors become answers too."""

@@ -97,6 +97,11 @@ class Route:
         return tuple(f for f in self.takes.__struct_fields__ if f not in self.path_fields)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """What it answers: GET also HEAD, as HTTP has it (RFC 9110 section 9.1), but for WebSockets."""
+        return ("GET", "HEAD") if self.method == "GET" and self.status != 101 else (self.method,)
+
+    @property
     def body_fields(self) -> tuple[str, ...]:
         """Names of the fields that the body may carry."""
         if self.takes is None or self.method not in _WITH_BODY:

@@ -26,7 +26,16 @@ async def test_unknown_routes_and_methods_are_errors_in_our_form(server: Server)
         assert (answer.status, answer.json["code"]) == (status, code), path
         assert set(answer.json) == ERROR_FIELDS
         assert answer.json["error"] == answer.json["message"] == answer.json["detail"]
-    assert answer.headers["Allow"] == "GET"
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+async def test_what_answers_get_answers_head(server: Server) -> None:
+    for path in ("/", "/health", "/ready", "/docs", "/openapi.json", "/metrics", "/jobs", "/nope"):
+        get, head = [await server.call(method, path) for method in ("GET", "HEAD")]
+        assert (head.status, head.json) == (get.status, None), path
+        assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert (await server.call("HEAD", "/jobs", by=None)).status == 401
+    assert (await server.call("HEAD", "/ws/progress")).status == 405
 
 
 async def test_every_answer_has_its_headers(server: Server) -> None:
