@@ -87,6 +87,14 @@ class RegistryAnswer(msgspec.Struct, frozen=True):
     updated_at: str
 
 
+class RegistryDone(msgspec.Struct, frozen=True):
+    """Something was done with a registry config."""
+
+    message: str
+    registry_config: RegistryAnswer
+    success: bool = True
+
+
 class RegistryList(msgspec.Struct, frozen=True):
     """All registry configs."""
 
@@ -99,17 +107,17 @@ class RegistryList(msgspec.Struct, frozen=True):
     "POST",
     "/config/registry/create",
     takes=RegistryCreate,
-    gives=Done,
+    gives=RegistryDone,
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT",),
     audited=True,
 )
-async def create_registry(call: Call, wanted: RegistryCreate) -> Done:
+async def create_registry(call: Call, wanted: RegistryCreate) -> RegistryDone:
     """Keep a registry config."""
     call.subject = wanted.name
-    await call.services.registries.create(_draft(wanted))
+    kept = await call.services.registries.create(_draft(wanted))
     await call.services.registries_changed()
-    return Done(f"Registry config file {wanted.name} created successfully")
+    return RegistryDone(f"Registry config file {wanted.name} created successfully", _answer(kept))
 
 
 @SECTION.route("GET", "/config/registry/list", gives=RegistryList)
@@ -123,21 +131,21 @@ async def list_registries(call: Call) -> RegistryList:
     "PUT",
     "/config/registry/update",
     takes=RegistryUpdate,
-    gives=Done,
+    gives=RegistryDone,
     also_query=("name",),
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT", "REGISTRY_NOT_FOUND"),
     audited=True,
 )
-async def update_registry(call: Call, wanted: RegistryUpdate) -> Done:
+async def update_registry(call: Call, wanted: RegistryUpdate) -> RegistryDone:
     """Change a registry config.
 
     The placeholder as password keeps the stored one; another ``url``, ``verify_ssl`` or ``ca_pem`` needs it again.
     """
     call.subject = wanted.name
-    await call.services.registries.update(_draft(wanted))
+    kept = await call.services.registries.update(_draft(wanted))
     await call.services.registries_changed()
-    return Done(f"Registry config file {wanted.name} updated successfully")
+    return RegistryDone(f"Registry config file {wanted.name} updated successfully", _answer(kept))
 
 
 @SECTION.route(

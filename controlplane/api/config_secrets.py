@@ -59,36 +59,44 @@ class SecretList(msgspec.Struct, frozen=True):
     success: bool = True
 
 
+class SecretDone(msgspec.Struct, frozen=True):
+    """Something was done with a secret."""
+
+    message: str
+    secret: SecretItem
+    success: bool = True
+
+
 @SECTION.route(
     "POST",
     "/config/secret/create",
     takes=SecretCreate,
-    gives=Done,
+    gives=SecretDone,
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT",),
     audited=True,
 )
-async def create_secret(call: Call, wanted: SecretCreate) -> Done:
+async def create_secret(call: Call, wanted: SecretCreate) -> SecretDone:
     """Keep a secret."""
     call.subject = wanted.name
-    await call.services.api_keys.create(wanted.name, wanted.api_key)
-    return Done(f"Secret {wanted.name} created successfully")
+    kept = await call.services.api_keys.create(wanted.name, wanted.api_key)
+    return SecretDone(f"Secret {wanted.name} created successfully", _item(kept))
 
 
 @SECTION.route(
     "PUT",
     "/config/secret/update",
     takes=SecretUpdate,
-    gives=Done,
+    gives=SecretDone,
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT", "SECRET_NOT_FOUND"),
     audited=True,
 )
-async def update_secret(call: Call, wanted: SecretUpdate) -> Done:
+async def update_secret(call: Call, wanted: SecretUpdate) -> SecretDone:
     """Replace a secret."""
     call.subject = wanted.name
-    await call.services.api_keys.update(wanted.name, wanted.api_key)
-    return Done(f"Secret {wanted.name} updated successfully")
+    kept = await call.services.api_keys.update(wanted.name, wanted.api_key)
+    return SecretDone(f"Secret {wanted.name} updated successfully", _item(kept))
 
 
 @SECTION.route("GET", "/config/secret/list", gives=SecretList, needs=Role.OPERATOR)

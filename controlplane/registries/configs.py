@@ -65,7 +65,7 @@ class RegistryConfigs:
 
         return await self._store.read(read)
 
-    async def create(self, draft: RegistryDraft) -> RegistryRow:
+    async def create(self, draft: RegistryDraft) -> Registry:
         """Keep a new config.
 
         Raises:
@@ -77,14 +77,14 @@ class RegistryConfigs:
         if draft.password == PLACEHOLDER:
             raise Refused("Field `password` is the placeholder for a password, not one.")
 
-        def insert(db: Database) -> RegistryRow:
+        def insert(db: Database) -> Registry:
             if registries.get(db, draft.name) is not None:
                 raise Conflict(f"There is a registry config {draft.name} already.")
             return self._put(db, _drawn(RegistryRow(draft.name, "", ""), draft), draft.password)
 
         return await self._store.write(insert)
 
-    async def update(self, draft: RegistryDraft) -> RegistryRow:
+    async def update(self, draft: RegistryDraft) -> Registry:
         """Change a config; what is None stays.
 
         A stored password goes with its address: another ``url`` or ``verify_ssl`` needs it again.
@@ -94,7 +94,7 @@ class RegistryConfigs:
             Conflict: the password must be given again.
         """
 
-        def change(db: Database) -> RegistryRow:
+        def change(db: Database) -> Registry:
             old = _found(db, draft.name)
             new = _drawn(old, draft)
             kept = draft.password in (None, PLACEHOLDER)
@@ -181,14 +181,14 @@ class RegistryConfigs:
             repository_prefix=row.path,
         )
 
-    def _put(self, db: Database, row: RegistryRow, password: str | None) -> RegistryRow:
+    def _put(self, db: Database, row: RegistryRow, password: str | None) -> Registry:
         """Store the row, and the password unless it is None; an empty one is forgotten."""
         name = registries.secret_name(row.name)
         if password:
             self._sealer.put(db, name, password.encode())
         elif password is not None:
             secrets.delete(db, name)
-        return registries.put(db, row)
+        return Registry(registries.put(db, row), self._sealer.get(db, name) is not None)
 
 
 def _found(db: Database, name: str) -> RegistryRow:

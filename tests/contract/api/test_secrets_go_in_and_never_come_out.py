@@ -182,3 +182,14 @@ async def test_no_secret_is_found_anywhere(
         assert CANARY.encode() not in file.read_bytes(), file
     deeds = [entry["action"] for entry in answers[-2].json["entries"]]
     assert {"create_registry", "create_cluster", "create_user"} <= set(deeds)
+
+
+async def test_what_was_made_is_answered_without_its_secret(server: Server) -> None:
+    for path, body, key in (
+        ("/config/registry/create", S_REGISTRY, "registry_config"),
+        ("/config/secret/create", {"name": "s", "api_key": {"k": CANARY}}, "secret"),
+    ):
+        made = (await server.call("POST", path, body)).json
+        assert made[key]["name"] == body["name"]
+        assert "********" in str(made[key])
+        assert CANARY not in str(made)
