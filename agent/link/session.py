@@ -154,5 +154,10 @@ def read_token(file: Path | None, given: str) -> str:
 
     Raises:
         OSError: the file can't be read.
+        Refused: what is there is no token; gRPC could not send it.
     """
-    return file.read_text().strip() if file else given
+    token = file.read_text(errors="replace").strip() if file else given
+    if not all("!" <= letter <= "~" for letter in token):
+        where = str(file) if file else "SNAP_AGENT_TOKEN"
+        raise errors.Refused(f"What is in {where} is no token; put the one there that was issued.")
+    return token

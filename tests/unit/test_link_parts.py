@@ -56,6 +56,15 @@ def test_a_token_file_goes_before_a_plain_token(tmp_path: Path) -> None:
     assert session.read_token(None, "plain") == "plain"
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"two words", b"two\nlines"], ids=ascii)
+def test_what_is_no_token_is_told_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(errors.Refused, match="is no token") as refused:
+        session.read_token(file, "")
+    assert content.decode(errors="replace") not in refused.value.message
+
+
 def a_record(message: str) -> logging.LogRecord:
     return logging.LogRecord("agent.link.session", logging.WARNING, "", 1, message, None, None)
 
