@@ -89,6 +89,7 @@ async def create_cache(call: Call, wanted: CachePut) -> CacheAnswer:
     "/config/clusterCache/update",
     takes=CachePut,
     gives=CacheAnswer,
+    also_query=("cluster",),
     needs=Role.ADMINISTRATOR,
     errors=("CLUSTER_NOT_FOUND", "REGISTRY_NOT_FOUND", "CONFLICT"),
     audited=True,

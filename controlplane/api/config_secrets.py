@@ -88,6 +88,7 @@ async def create_secret(call: Call, wanted: SecretCreate) -> SecretDone:
     "/config/secret/update",
     takes=SecretUpdate,
     gives=SecretDone,
+    also_query=("name",),
     needs=Role.ADMINISTRATOR,
     errors=("CONFLICT", "SECRET_NOT_FOUND"),
     audited=True,

@@ -36,6 +36,13 @@ class LoggedIn(msgspec.Struct, frozen=True):
     success: bool = True
 
 
+class PodsOf(msgspec.Struct):
+    """Of which cluster; without it the one that the user logged in to by ``/kubectl/login``."""
+
+    aliases: ClassVar[dict[str, str]] = {"cluster": "cluster_name"}
+    cluster_name: Name | None = None
+
+
 class PodList(msgspec.Struct, frozen=True):
     """Every pod of a cluster, as JSON in a string: ``kubectl get pods -A -o json``."""
 
@@ -143,10 +150,10 @@ async def log_in_to_cluster(call: Call, wanted: ClusterLogin) -> LoggedIn:
     return LoggedIn(reached.cluster, reached.by)
 
 
-@SECTION.route("GET", "/pod/list", gives=PodList, errors=_CLUSTER_ERRORS)
-async def list_pods(call: Call) -> PodList:
-    """Every pod of the cluster that the user looks at, else of the only one."""
-    items = await call.services.pods.of_user(call.actor.username)
+@SECTION.route("GET", "/pod/list", takes=PodsOf, gives=PodList, errors=_CLUSTER_ERRORS)
+async def list_pods(call: Call, wanted: PodsOf) -> PodList:
+    """Every pod of a cluster: the named one, the one that the user looks at, or the only one."""
+    items = await call.services.pods.of_user(call.actor.username, wanted.cluster_name or "")
     document = {"apiVersion": "v1", "kind": "List", "items": items}
     return PodList(msgspec.json.encode(document).decode())
 

@@ -137,15 +137,17 @@ class ClusterPods:
         """The name of the cluster that is meant; raises as ``ClusterDirectory.resolve``."""
         return await self._directory.resolve(cluster)
 
-    async def of_user(self, username: str) -> list[dict[str, Any]]:
-        """The pods of the cluster that ``username`` chose, else of the only one, as Kubernetes has them.
+    async def of_user(self, username: str, cluster: str = "") -> list[dict[str, Any]]:
+        """The pods of ``cluster``, else of the one that ``username`` chose, else of the only one.
+
+        They are as Kubernetes has them.
 
         Raises:
             NotFound: there is no cluster.
             Refused: there are several, and none was chosen.
             SnapError: CLUSTER_CONNECTION_FAILED.
         """
-        chosen = await self._store.read(lambda db: choices.get(db, username))
+        chosen = cluster or await self._store.read(lambda db: choices.get(db, username))
         return await self.of_cluster(await self._directory.resolve(chosen))
 
     async def of_cluster(self, cluster: str) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ async def test_each_user_looks_at_a_cluster(server: Server) -> None:
     await server.call("POST", "/config/clusters/create", {"name": "c2"})
     several = await server.call("GET", "/pod/list", by="vera")
     assert (several.status, several.json["code"]) == (404, "CLUSTER_NOT_FOUND")
+    named = await server.call("GET", "/pod/list?cluster_name=c1", by="vera")
+    assert named.status == 200
+    assert json.loads(named.json["pods"])["items"]
     login = await server.call("POST", "/kubectl/login", {"cluster_config_name": "c1"}, by="vera")
     assert login.json["message"] == "Logged in to the kubernetes cluster"
     assert login.json["reached_by"] == "agents"

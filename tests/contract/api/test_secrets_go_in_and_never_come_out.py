@@ -193,3 +193,13 @@ async def test_what_was_made_is_answered_without_its_secret(server: Server) -> N
         assert made[key]["name"] == body["name"]
         assert "********" in str(made[key])
         assert CANARY not in str(made)
+
+
+async def test_what_is_changed_may_be_named_in_the_query(server: Server) -> None:
+    made = ("/config/secret/create", {"name": "s", "api_key": {"k": CANARY}})
+    assert (await server.call("POST", *made)).status == 200
+    put = await server.call("PUT", "/config/secret/update?name=s", {"api_key": {"k": "********"}})
+    assert (put.status, put.json["secret"]["name"]) == (200, "s")
+    cache = {"registry": "r1", "repo": "other"}
+    put = await server.call("PUT", "/config/clusterCache/update?cluster=c1", cache)
+    assert put.json["cluster_cache_details"] == {"cluster": "c1", **cache}
