@@ -27,6 +27,7 @@ class Actor:
         initiator: which part of SNAP speaks for the user, as progress messages name it
             ("SnapApi", "SnapWatcher", "SnapHook").
         broadcast: whether everybody may see the jobs' progress (watchers and hooks).
+        address: from where it is asked, for the audit log; empty for what SNAP does by itself.
     """
 
     username: str
@@ -34,6 +35,7 @@ class Actor:
     namespaces: tuple[str, ...] = ()
     initiator: str = "SnapApi"
     broadcast: bool = False
+    address: str = ""
 
     @property
     def is_administrator(self) -> bool:

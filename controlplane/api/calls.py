@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -54,7 +54,7 @@ class Call:
         """
         if self.session is None:
             raise Unauthenticated("This needs a token: log in at POST /config/user/login.")
-        return self.session.actor
+        return replace(self.session.actor, address=self.address)
 
     @property
     def idempotency_key(self) -> str:

@@ -37,7 +37,6 @@ from controlplane.errors import AgentUnavailable, Conflict, Denied, NotFound
 from controlplane.identity import Actor, Role
 from controlplane.store import audit, clock, restores, starts
 from controlplane.store import checkpoints as rows
-from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.records import Checkpoint, CheckpointStatus, Job, JobKind, JobSpec, Restore
 from controlplane.store.requests import Idempotency, NewJob
@@ -211,7 +210,7 @@ class CheckpointService:
             self._nodes.require(found.cluster, found.node)
         if not keep_image:
             await self._delete_images(found)
-        entry = AuditEntry(actor.username, "checkpoint deleted", f"checkpoint/{found.id}")
+        entry = audit.deed(actor, "checkpoint deleted", f"checkpoint/{found.id}")
         if not found.local:
 
             def forget(db: Database) -> None:
@@ -268,8 +267,8 @@ class CheckpointService:
         if not found.images:
             raise Conflict(f"Checkpoint {found.id} has no image yet; push it first.")
         names = ",".join(namespaces)
-        entry = AuditEntry(
-            actor.username,
+        entry = audit.deed(
+            actor,
             "checkpoint shared",
             f"checkpoint/{found.id}",
             details={"namespaces": names},

@@ -14,7 +14,6 @@ from controlplane.errors import Unauthenticated
 from controlplane.identity import Actor
 from controlplane.store import agents, audit, clock
 from controlplane.store.agents import JoinTokenRow
-from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.secrets import Sealer
 
@@ -98,7 +97,7 @@ class JoinTokens:
             "exp": int(clock.parse(row.expires_at).timestamp()),
         }
         token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
-        entry = AuditEntry(actor.username, "join token issued", f"cluster/{cluster}")
+        entry = audit.deed(actor, "join token issued", f"cluster/{cluster}")
 
         def keep(db: Database) -> None:
             agents.insert_token(db, row)
@@ -157,7 +156,7 @@ class JoinTokens:
 
     async def revoke(self, cluster: str, token_id: str, actor: Actor) -> bool:
         """Revoke one token; whether it was good until now."""
-        entry = AuditEntry(actor.username, "join token revoked", f"cluster/{cluster}")
+        entry = audit.deed(actor, "join token revoked", f"cluster/{cluster}")
 
         def run(db: Database) -> bool:
             audit.write(db, entry)

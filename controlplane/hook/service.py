@@ -13,7 +13,6 @@ from controlplane.hook.servers import Servers
 from controlplane.identity import Actor
 from controlplane.store import audit
 from controlplane.store import hooks as rows
-from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
 from controlplane.supervision import Runs, Supervision
@@ -90,7 +89,7 @@ class Hooks:
         def insert(db: Database) -> HookRow:
             if rows.get(db, new.name) is not None:
                 raise Conflict(f"SnapHook with name '{new.name}' already exists")
-            audit.write(db, AuditEntry(actor.username, "hook created", f"hook/{new.name}"))
+            audit.write(db, audit.deed(actor, "hook created", f"hook/{new.name}"))
             return rows.put(db, new)
 
         return self._seen(await self._store.write(insert))
@@ -156,7 +155,7 @@ class Hooks:
         def remove(db: Database) -> HookRow:
             row = _found(db, name)
             rows.delete(db, name)
-            audit.write(db, AuditEntry(actor.username, "hook deleted", f"hook/{name}"))
+            audit.write(db, audit.deed(actor, "hook deleted", f"hook/{name}"))
             return row
 
         row = await self._store.write(remove)
@@ -168,7 +167,7 @@ class Hooks:
         def change(db: Database) -> HookRow:
             deed = "hook started" if wanted else "hook stopped"
             kept = rows.put(db, replace(_found(db, name), wanted=wanted))
-            audit.write(db, AuditEntry(actor.username, deed, f"hook/{name}"))
+            audit.write(db, audit.deed(actor, deed, f"hook/{name}"))
             return kept
 
         return await self._store.write(change)

@@ -332,7 +332,7 @@ def _give_up(db: Database, job_id: str, failure: SnapError, effects: Effects) ->
 
 def _deed(actor: Actor, action: str, job: Job) -> AuditEntry:
     where = {"cluster": job.cluster, "node": job.node, "namespace": job.namespace}
-    return AuditEntry(actor.username, f"job {action}", f"job/{job.id}", details=where)
+    return audit.deed(actor, f"job {action}", f"job/{job.id}", details=where)
 
 
 def _waits(db: Database, job_id: str) -> bool:

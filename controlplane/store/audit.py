@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlite_utils import Database
 
+from controlplane.identity import Actor
 from controlplane.store import clock
 
 
@@ -23,6 +24,13 @@ class AuditEntry:
     details: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
     at: str = ""
+
+
+def deed(
+    actor: Actor, action: str, subject: str, details: Mapping[str, str] | None = None
+) -> AuditEntry:
+    """What ``actor`` did, to what, and from where."""
+    return AuditEntry(actor.username, action, subject, address=actor.address, details=details or {})
 
 
 def write(db: Database, entry: AuditEntry) -> None:

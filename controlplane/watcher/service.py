@@ -15,7 +15,6 @@ from controlplane.errors import WATCHER_NOT_FOUND, Conflict, NotFound, SnapError
 from controlplane.identity import Actor
 from controlplane.store import audit, clock
 from controlplane.store import watchers as rows
-from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.watchers import Decision, WatcherRow
 from controlplane.supervision import Runs, Supervision
@@ -89,7 +88,7 @@ class Watchers:
         def insert(db: Database) -> WatcherRow:
             if rows.get(db, row.name) is not None:
                 raise Conflict(f"SnapWatcher with name '{row.name}' already exists")
-            audit.write(db, AuditEntry(actor.username, "watcher created", f"watcher/{row.name}"))
+            audit.write(db, audit.deed(actor, "watcher created", f"watcher/{row.name}"))
             return rows.put(db, row)
 
         kept = await self._store.write(insert)
@@ -109,7 +108,7 @@ class Watchers:
             _require(actor, old)
             new = drafts.drawn(replace(old, cluster=cluster or old.cluster), draft)
             _require(actor, new)
-            audit.write(db, AuditEntry(actor.username, "watcher changed", f"watcher/{new.name}"))
+            audit.write(db, audit.deed(actor, "watcher changed", f"watcher/{new.name}"))
             return rows.put(db, new)
 
         kept = await self._store.write(change)
@@ -157,7 +156,7 @@ class Watchers:
             row = _found(db, name)
             _require(actor, row)
             rows.delete(db, name)
-            audit.write(db, AuditEntry(actor.username, "watcher deleted", f"watcher/{name}"))
+            audit.write(db, audit.deed(actor, "watcher deleted", f"watcher/{name}"))
             return row
 
         row = await self._store.write(remove)
@@ -215,7 +214,7 @@ class Watchers:
             old = _found(db, name)
             _require(actor, old)
             deed = "watcher started" if wanted else "watcher stopped"
-            audit.write(db, AuditEntry(actor.username, deed, f"watcher/{name}"))
+            audit.write(db, audit.deed(actor, deed, f"watcher/{name}"))
             started = clock.now() if wanted else old.started_at
             return rows.put(db, replace(old, wanted=wanted, started_at=started))
 

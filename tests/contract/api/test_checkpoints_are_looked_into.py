@@ -173,3 +173,18 @@ async def _listed_analysis(server: Server) -> str | None:
     listed = (await server.call("GET", "/checkpoint/list", by="olga")).json["checkpoints"]
     found: str | None = listed[0]["analysis_result"]
     return found
+
+
+async def test_every_deed_is_audited_with_the_place_it_came_from(server: Server) -> None:
+    for path, body in (
+        ("/config/clusters/c1/agent-token", None),
+        ("/checkpoint/kubelet/checkpoint", {"pod_name": "test-app", "namespace": "default"}),
+        ("/operator/snapwatcher", {"name": "w", "cluster_name": "c1"}),
+        ("/snaphook", {"name": "h", "cluster_name": "c1"}),
+    ):
+        assert (await server.call("POST", path, body)).status == 200, path
+    entries = (await server.call("GET", "/audit")).json["entries"]
+    deeds = {entry["action"]: entry["address"] for entry in entries}
+    wanted = {"join token issued", "job checkpoint", "watcher created", "hook created"}
+    assert wanted <= deeds.keys()
+    assert set(deeds.values()) == {"127.0.0.1"}
