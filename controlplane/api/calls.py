@@ -18,6 +18,9 @@ from controlplane.users.service import Session
 _KEY_LENGTH: Final = 255
 
 
+UNKNOWN: Final = "-"  # who nobody knows, on record
+
+
 @dataclass(slots=True)
 class Call:
     """One request on its way through the edge.

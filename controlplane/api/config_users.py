@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.callers import COOKIE
-from controlplane.api.calls import Call, Done, Reply
+from controlplane.api.calls import UNKNOWN, Call, Done, Reply
 from controlplane.api.fields import (
     NO_NUL,
     NOT_PLACEHOLDER,
@@ -136,12 +136,16 @@ class UserDone(msgspec.Struct, frozen=True):
     gives=LoginAnswer,
     needs=None,
     errors=("AUTHENTICATION_FAILED",),
+    audited=True,
 )
 async def log_in(call: Call, wanted: LoginRequest) -> Reply:
     """Log in.
 
     The token is also set as an HttpOnly cookie, which is accepted for reading and WebSockets.
     """
+    call.session = None  # what a stale header or cookie says is not who logs in
+    # on record only if it is a user: a password is easily typed into the wrong field
+    call.subject = wanted.username if call.services.users.knows(wanted.username) else UNKNOWN
     login = await call.services.users.login(wanted.username, wanted.password, call.address)
     user = login.user
     answer = LoginAnswer(

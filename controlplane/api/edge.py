@@ -38,6 +38,7 @@ from controlplane.errors import (
     SnapError,
     Unauthenticated,
 )
+from controlplane.identity import Actor
 
 _log = logging.getLogger("controlplane.api")
 CALL: Final = web.RequestKey("call", Call)
@@ -248,14 +249,15 @@ class Edge:
             call.request_id,
             "" if call.outcome == "ok" else f" code={call.outcome}",
         )
-        if route is not None and route.audited and call.session is not None:
+        is_login = call.session is None and call.subject and call.outcome != RATE_LIMITED
+        if route is not None and route.audited and (call.session is not None or is_login):
             await self._audit(call, route)
 
     async def _audit(self, call: Call, route: Route) -> None:
         """Put the call on record; where the store can't take it, the log has it and the answer goes out."""
         try:
             await self._services.audit(
-                call.actor,
+                call.actor if call.session else Actor(call.subject),
                 route.name,
                 call.subject,
                 outcome=call.outcome,

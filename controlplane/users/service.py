@@ -161,6 +161,10 @@ class Users:
             and session.stamp == _stamp(user)
         )
 
+    def knows(self, username: str) -> bool:
+        """Whether there is such an account; for records, never for an answer to a stranger."""
+        return username in self._users
+
     async def login(self, username: str, password: str, address: str) -> Login:
         """A session for who knows the password.
 

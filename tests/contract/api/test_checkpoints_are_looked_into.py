@@ -188,3 +188,16 @@ async def test_every_deed_is_audited_with_the_place_it_came_from(server: Server)
     wanted = {"join token issued", "job checkpoint", "watcher created", "hook created"}
     assert wanted <= deeds.keys()
     assert set(deeds.values()) == {"127.0.0.1"}
+
+
+async def test_logins_are_audited_and_no_mistyped_password_is(server: Server) -> None:
+    for name, password in (("olga", PASSWORD), ("olga", "wrong"), ("hunter2-hunter2", "olga")):
+        body = {"username": name, "password": password}
+        await server.call("POST", "/config/user/login", body, by="stale")
+    entries = await server.services.audit.page(3)
+    assert [(e.actor, e.action, e.outcome, e.address) for e in entries] == [
+        ("-", "log_in", "AUTHENTICATION_FAILED", "127.0.0.1"),
+        ("olga", "log_in", "AUTHENTICATION_FAILED", "127.0.0.1"),
+        ("olga", "log_in", "ok", "127.0.0.1"),
+    ]
+    assert "hunter2" not in str(entries)
