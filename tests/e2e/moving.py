@@ -49,6 +49,17 @@ def pulling(cluster: Cluster, namespace: str) -> Iterator[None]:
         cluster.delete("secret", "checkpoints", namespace)
 
 
+def wait_address(cluster: Cluster, name: str) -> str:
+    """Wait until a pod is Ready; its address."""
+    ready = cluster.wait_pod(name, NAMESPACE, timeout_s=120)
+    return str(ready["status"]["podIP"])
+
+
+def run_in(cluster: Cluster, name: str, *words: str) -> str:
+    """What ``words`` print in a pod's container."""
+    return cluster.kubectl("exec", "-n", NAMESPACE, name, "--", *words)
+
+
 class Apps:
     """One application's pods."""
 
@@ -64,11 +75,10 @@ class Apps:
         made = applications.pod(self.app, name, self.image, node, asked if checkpoint else {})
         made["spec"]["containers"][0] |= container
         self.cluster.apply(made)
-        ready = self.cluster.wait_pod(name, NAMESPACE, timeout_s=120)
-        return str(ready["status"]["podIP"])
+        return wait_address(self.cluster, name)
 
     def exec(self, name: str, *words: str) -> str:
-        return self.cluster.kubectl("exec", "-n", NAMESPACE, name, "--", *words)
+        return run_in(self.cluster, name, *words)
 
     def ask(self, name: str, address: str) -> str:
         return self.app.ask(address, lambda *words: self.exec(name, *words))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import datetime
 from functools import partial
-from typing import Any
 
 import pytest
 
+from deploy.devcluster import applications as application_images
 from deploy.devcluster.cluster import Cluster
-from deploy.devnode.node import Node
-from deploy.devnode.rest import Rest
 from deploy.devnode.world import REGISTRY
 from deploy.helm import rendering
-from tests.e2e.deploy import installations
+from tests.e2e import applications, moving
+from tests.e2e.applications import Application
+from tests.e2e.deploy import installations, interrupting
 from tests.e2e.deploy.installations import RESTART, SETTLE_S, Installation
 
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "snap-test"
-ROUNDS = 5  # jobs of each container: some are under way whenever a program ends
+MOVED = [app for app in applications.ALL if app.name in {"postgresql", "jvm"}]
 
 
 class Release(Installation):
@@ -68,6 +66,15 @@ def pushing(release: Release) -> Release:
     return release
 
 
+@pytest.fixture(scope="module")
+def image(release: Release) -> Iterator[str]:
+    """The applications' image, and where their pods live."""
+    name = application_images.publish(release.cluster.world.base, print)
+    moving.namespace(release.cluster)
+    yield name
+    release.cluster.delete("namespace", moving.NAMESPACE)
+
+
 def test_both_nodes_join_and_helm_agrees(release: Release) -> None:
     release.wait_joined()
     assert "Phase:          Succeeded" in release.helm("test", "snap")
@@ -106,39 +113,40 @@ def test_a_pod_goes_on_on_the_other_node(pushing: Release) -> None:
     pushing.check_a_pod_moves()
 
 
-def test_jobs_go_on_while_both_programs_are_replaced(pushing: Release) -> None:
+@pytest.mark.parametrize("app", MOVED, ids=lambda app: app.name)
+def test_an_application_goes_on_on_the_other_node(
+    pushing: Release, image: str, app: Application
+) -> None:
     cluster, rest = pushing.cluster, pushing.rest()
     pushing.wait_joined()
-    nodes = {"hog1": cluster.node(1), "hog2": cluster.node(2)}
-    for name, node in nodes.items():
-        cluster.apply(_hog(cluster, name, node.name))
-    for name in nodes:
-        cluster.wait_pod(name)
-        cluster.wait(partial(_is_filled, cluster, name), f"the memory of {name}")
-    kept = {name: _parts(node) for name, node in nodes.items()}
-    agents = set(pushing.agents().values())
-    asked = [(name, _begin(rest, name)) for _ in range(ROUNDS) for name in nodes]
-    first = [job for _, job in asked[: len(nodes)]]
-    cluster.wait(lambda: all(_job(rest, job)["status"] != "queued" for job in first), "the jobs")
-    pushing.put("upgrade", "agent.podAnnotations.again=jobs", "api.podAnnotations.again=jobs")
+    if app.files:
+        kind = {"apiVersion": "v1", "kind": "ConfigMap"}
+        metadata = {"name": app.name, "namespace": moving.NAMESPACE}
+        cluster.apply({**kind, "metadata": metadata, "data": dict(app.files)})
+    cluster.apply(applications.pod(app, app.name, image, "node1", {}))
+    address = moving.wait_address(cluster, app.name)
+    app.state(partial(moving.run_in, cluster, app.name))
+    before = app.ask(address, partial(moving.run_in, cluster, app.name))
+    wanted = {"pod_name": app.name, "namespace": moving.NAMESPACE, "registry": REGISTRY}
+    saved = rest.post("/checkpoint/kubelet/checkpoint-and-push", wanted)
+    assert saved["node_name"] == "node1"
+    # the original goes on
+    assert app.ask(address, partial(moving.run_in, cluster, app.name)) == before
+    there = {"node_name": "node2", "pod_name": f"{app.name}-there"}
+    path = f"/checkpoint/{saved['checkpoint_id']}/restore"
+    told = rest.post(path, there, timeout_s=SETTLE_S)
+    assert (told["node_name"], told["driver"]) == ("node2", "runtime")
+    address = moving.wait_address(cluster, told["pod_name"])
+    assert app.ask(address, partial(moving.run_in, cluster, told["pod_name"])) == before
+    pod = cluster.get("pod", told["pod_name"], moving.NAMESPACE)
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    moving.remove_pods(cluster)
+
+
+def test_jobs_go_on_while_both_programs_are_replaced(pushing: Release) -> None:
     pushing.wait_joined()
-    rest = pushing.rest()
-    ended = [(name, _ended(cluster, rest, job)) for name, job in asked]
-    assert {job["status"] for _, job in ended} == {"completed"}, ended
-    assert agents.isdisjoint(pushing.agents().values())
-    # else nothing was interrupted
-    assert max(_time(job["ended_at"]) for _, job in ended) > _replaced_at(cluster)
-    listed = rest.get("/checkpoint/list")["checkpoints"]
-    for name, node in nodes.items():
-        mine = {one for owner, job in ended if owner == name for one in job["checkpoint_ids"]}
-        assert len(mine) == ROUNDS
-        seen = {one["id"]: one for one in listed if one["pod_name"] == name}
-        assert seen.keys() == _parts(node) - kept[name] == mine  # all of each, and nothing else
-        assert all(one["status"] == "completed" and one["image_digest"] for one in seen.values())
-        assert cluster.get("pod", name)["status"]["containerStatuses"][0]["restartCount"] == 0
-        last = installations.ticks(cluster, name)[-1]
-        cluster.wait(partial(_ticks_beyond, cluster, name, last), f"{name} to go on")
-        cluster.delete("pod", name, "default", "--now")
+    again = ("agent.podAnnotations.again=jobs", "api.podAnnotations.again=jobs")
+    interrupting.check_jobs_go_on(pushing, partial(pushing.put, "upgrade", *again))
 
 
 def test_nothing_of_it_stays_in_the_cluster_or_on_its_nodes(release: Release) -> None:
@@ -158,54 +166,3 @@ def _rights(cluster: Cluster, account: str) -> set[str]:
     who = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
     lines = cluster.kubectl("auth", "can-i", "--list", who).splitlines()[1:]
     return {line.split()[0] for line in lines if not line.startswith(" ")}
-
-
-def _hog(cluster: Cluster, name: str, node: str) -> dict[str, Any]:
-    """A pod with enough memory for a dump and a push that take their time."""
-    env = [{"name": "HOG_MIB", "value": "256"}, {"name": "HOG_HZ", "value": "10"}]
-    image = f"{cluster.world.base.host}/hog:latest"
-    return installations.pod(name, node, {"image": image, "env": env})
-
-
-def _is_filled(cluster: Cluster, name: str) -> bool:
-    return "ready" in cluster.kubectl("logs", name)
-
-
-def _ticks_beyond(cluster: Cluster, name: str, last: int) -> bool:
-    return installations.ticks(cluster, name)[-1] > last
-
-
-def _parts(node: Node) -> set[str]:
-    """The checkpoints on a node, finished or not."""
-    return {path.name for path in node.host_path("/var/lib/snap/checkpoints").iterdir()}
-
-
-def _begin(rest: Rest, name: str) -> str:
-    """Ask for a checkpoint of a pod and its push; the job."""
-    path = "/checkpoint/kubelet/checkpoint-and-push?wait=false"
-    asked = {"pod_name": name, "namespace": "default", "registry": REGISTRY}
-    return str(rest.post(path, asked)["job_id"])
-
-
-def _job(rest: Rest, job_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = rest.get(f"/jobs/{job_id}")
-    return found
-
-
-def _ended(cluster: Cluster, rest: Rest, job_id: str) -> dict[str, Any]:
-    """The job, once it has ended."""
-    what = f"the end of job {job_id}"
-    is_over = lambda: _job(rest, job_id)["ended_at"] is not None  # noqa: E731
-    cluster.wait(is_over, what, SETTLE_S, lambda: str(_job(rest, job_id)))
-    return _job(rest, job_id)
-
-
-def _replaced_at(cluster: Cluster) -> datetime:
-    """When the first of the pods that run now was made."""
-    which = ("-l", "app.kubernetes.io/component in (agent, api)")
-    pods = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", *which, "-ojson"))["items"]
-    return min(_time(one["metadata"]["creationTimestamp"]) for one in pods)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

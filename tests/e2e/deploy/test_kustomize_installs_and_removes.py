@@ -15,7 +15,7 @@ import yaml
 
 from deploy.devcluster.cluster import Cluster
 from deploy.helm import rendering
-from tests.e2e.deploy import installations
+from tests.e2e.deploy import installations, interrupting
 from tests.e2e.deploy.installations import ADMIN, RESTART, Installation
 
 pytestmark = pytest.mark.cluster
@@ -34,9 +34,20 @@ class Applied(Installation):
         self.manifests = manifests
         password = f"--from-literal=admin-password={secrets.token_urlsafe(18)}"
         self.kubectl("-n", NAMESPACE, "create", "secret", "generic", ADMIN, password)
+        self.apply()
+
+    def apply(self) -> None:
+        """Apply the overlay as it is now, and wait until everything runs."""
         self.kubectl("apply", "-k", self.overlay)
         for workload in ("deployment/snap-api", "daemonset/snap-agent"):
             self.kubectl("-n", NAMESPACE, "rollout", "status", workload, WAIT)
+
+    def replace_both(self) -> None:
+        """Change the pods of both programs in the overlay, and apply it."""
+        kustomization = self.manifests / "overlays/example/kustomization.yaml"
+        _patch(kustomization, _annotated("Deployment", "snap-api"))
+        _patch(kustomization, _annotated("DaemonSet", "snap-agent"))
+        self.apply()
 
     @property
     def overlay(self) -> str:
@@ -92,10 +103,21 @@ def applied(cluster: Cluster, manifests: Path) -> Iterator[Applied]:
                 cluster.kubectl(*words, timeout_s=WAIT_S)
 
 
-def test_both_nodes_join_and_a_pod_goes_on_on_the_other_one(applied: Applied) -> None:
+@pytest.fixture(scope="module")
+def pushing(applied: Applied) -> Applied:
+    """The same, with a registry for checkpoint images."""
     applied.wait_joined()
     applied.add_registry()
-    applied.check_a_pod_moves()
+    return applied
+
+
+def test_both_nodes_join_and_a_pod_goes_on_on_the_other_one(pushing: Applied) -> None:
+    pushing.check_a_pod_moves()
+
+
+def test_jobs_go_on_while_a_changed_overlay_is_applied(pushing: Applied) -> None:
+    pushing.wait_joined()
+    interrupting.check_jobs_go_on(pushing, pushing.replace_both)
 
 
 def test_nothing_of_it_stays_in_the_cluster_or_on_its_nodes(applied: Applied) -> None:
@@ -116,8 +138,21 @@ def _change(kustomization: Path, images: list[dict[str, str]], *patches: dict[st
     """Give it these images, and these patches beside its own."""
     found: dict[str, Any] = yaml.safe_load(kustomization.read_text())
     found["images"] = images
+    kustomization.write_text(yaml.safe_dump(found))
+    _patch(kustomization, *patches)
+
+
+def _patch(kustomization: Path, *patches: dict[str, Any]) -> None:
+    found: dict[str, Any] = yaml.safe_load(kustomization.read_text())
     found["patches"] = [*found.get("patches", []), *patches]
     kustomization.write_text(yaml.safe_dump(found))
+
+
+def _annotated(kind: str, name: str) -> dict[str, Any]:
+    template = {"metadata": {"annotations": {"again": "jobs"}}}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    patch = {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata}
+    return {"patch": json.dumps({**patch, "spec": {"template": template}})}
 
 
 def _addresses(cluster: Cluster) -> str:
