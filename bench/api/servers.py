@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
+from deploy.devnode.ports import free_port
 
 START_S: Final = 60.0
 PASSWORD: Final = "a-password-for-the-bench"  # noqa: S105 - of a server that lives for a minute
@@ -130,10 +131,3 @@ def log_in(port: int, username: str = "admin") -> str:
     token: str = json.load(connection.getresponse())["token"]
     connection.close()
     return token
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

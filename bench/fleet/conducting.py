@@ -23,6 +23,7 @@ from bench.fleet.figures import Figure, Goals
 from bench.fleet.plan import Dialling, Reading, Shape
 from bench.fleet.servers import Helper, Home
 from controlplane.store.database import FILE
+from deploy.devnode.ports import free_port
 
 _STORED_S: Final = 10.0
 _REPORT_S: Final = 20.0
@@ -67,7 +68,7 @@ def conduct(run: Run, say: Say) -> Iterator[Figure]:
     plan.keep_off_measured_core()
     with tempfile.TemporaryDirectory(prefix="snap-fleet-") as folder:
         bare_bytes = _bare(run, Path(folder) / "tls", say) if REST in run.parts else 0.0
-        home = Home(Path(folder) / "data", api_servers.free_port(), api_servers.free_port())
+        home = Home(Path(folder) / "data", free_port(), free_port())
         with servers.control_plane(home) as served:
             token, ca_pem = filling.set_up(served, run.readers)
         filling.fill(home.data_dir, run.jobs(), run.readers)

@@ -18,6 +18,7 @@ from bench.api import servers
 from bench.api.servers import Served
 from bench.fleet import plan
 from controlplane.link import certificates
+from deploy.devnode.ports import free_port
 
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
@@ -37,7 +38,7 @@ class Home:
             "SNAP_DATA_DIR": str(self.data_dir),
             "SNAP_HTTP_ADDR": f"127.0.0.1:{self.http_port}",
             "SNAP_GRPC_ADDR": f"127.0.0.1:{self.grpc_port}",
-            "SNAP_HOOK_ADDR": f"127.0.0.1:{servers.free_port()}",
+            "SNAP_HOOK_ADDR": f"127.0.0.1:{free_port()}",
             "SNAP_ADMIN_PASSWORD": servers.PASSWORD,
             "SNAP_RATE_LIMIT_USER": "0",
             "SNAP_RATE_LIMIT_ANONYMOUS": "0",
@@ -58,7 +59,7 @@ def control_plane(home: Home) -> Iterator[Served]:
 def echo(folder: Path) -> Iterator[tuple[psutil.Process, str, str]]:
     """The bare server on the measured core: its process, address and CA."""
     made = certificates.made(folder, ())
-    port = servers.free_port()
+    port = free_port()
     argv = [sys.executable, "-m", "bench.fleet.echo"]
     argv += [str(folder / "server.pem"), str(folder / "server.key"), str(port)]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=_REPOSITORY)

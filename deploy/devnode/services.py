@@ -5,12 +5,10 @@ They can be stopped (SIGTERM), killed (SIGKILL) and started again on the data th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,21 +19,13 @@ from typing import Any, Final
 from deploy.devnode import cgroups, processes
 from deploy.devnode.instance import Instance
 from deploy.devnode.node import ENVIRONMENT, Node
+from deploy.devnode.ports import free_port
 from deploy.devnode.processes import Launch
 from deploy.devnode.rest import Rest
 from deploy.devnode.rootfs import REPOSITORY
 
-START_S: Final = 30.0
-STOP_S: Final = 12.0  # both programs promise a clean exit within 10 s
-
-
-def free_port(host: str, wanted: int = 0) -> int:
-    """``wanted`` if nobody listens there, else any free port."""
-    for port in (wanted, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    raise OSError(f"no free port on {host}")
+START_S: Final = 60.0  # a machine may be busy with much else
+STOP_S: Final = 30.0  # both programs promise a clean exit within 10 s; a busy machine adds to it
 
 
 @dataclass
@@ -117,7 +107,7 @@ class ControlPlane(_Service):
             **_inherited(),
             "SNAP_HTTP_ADDR": f"127.0.0.1:{self.http_port}",
             "SNAP_GRPC_ADDR": self.grpc_address,
-            "SNAP_HOOK_ADDR": f"127.0.0.1:{free_port('127.0.0.1')}",
+            "SNAP_HOOK_ADDR": f"127.0.0.1:{free_port()}",
             "SNAP_TLS_SANS": self.instance.gateway,
             "SNAP_DATA_DIR": str(self.data),
             "SNAP_ADMIN_PASSWORD_FILE": str(password_file),
@@ -206,12 +196,16 @@ class Agent(_Service):
         self.pid = processes.only_child(self.process, log=self.log)
 
     def restores(self) -> list[dict[str, Any]]:
-        """What became of the containers that asked this agent for a restore, oldest first."""
+        """What became of the containers that asked this agent for a restore, oldest first.
+
+        A line that is being written is not one yet.
+        """
         try:
             text = self.node.host_path("/var/lib/snap/restores.log").read_text()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in text.splitlines() if line]
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines() if line]
 
     def probe(self) -> dict[str, object]:
         """What ``snap-agent probe --json`` says on the node."""

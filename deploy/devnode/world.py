@@ -13,10 +13,11 @@ from deploy.devnode.instance import NODE_NUMBERS, Instance
 from deploy.devnode.lifecycle import Running
 from deploy.devnode.node import Node
 from deploy.devnode.pods import Pods
+from deploy.devnode.ports import free_port
 from deploy.devnode.registries import Registry
 from deploy.devnode.rest import Rest
 from deploy.devnode.rootfs import NodeParts, Say
-from deploy.devnode.services import Agent, ControlPlane, free_port, new_password
+from deploy.devnode.services import Agent, ControlPlane, new_password
 
 CLUSTER = "dev"
 REGISTRY = "checkpoints"
@@ -31,7 +32,7 @@ class Deployment:
     agents: Mapping[int, Agent]
 
     def wait_connected(self, *numbers: int) -> None:
-        """Wait until the control plane calls these nodes (all, if none are named) ready.
+        """Wait until the control plane calls these nodes (all, if none are named) ready and connected.
 
         Raises:
             processes.NotReady: it did not in time; the message ends with an agent's log.
@@ -41,16 +42,15 @@ class Deployment:
         def are_ready() -> bool:
             status, answer = self.rest.call("GET", f"/cluster/status/{CLUSTER}")
             nodes = answer.get("nodes", []) if status == 200 else []
-            names = {
-                n.get("node_name") or n.get("name") for n in nodes if n.get("status") == "ready"
-            }
+            # ready alone may be of an agent from before
+            names = {n["name"] for n in nodes if n["status"] == "ready" and n["connected"]}
             return {agent.node.name for agent in wanted.values()} <= names
 
         logs = [agent.log for agent in wanted.values() if not agent.is_running]
         processes.wait_until(
             are_ready,
             "the agents' connection",
-            timeout_s=40,
+            timeout_s=120,
             log=logs[0] if logs else next(iter(wanted.values())).log,
             alive=lambda: all(agent.is_running for agent in wanted.values()),
         )

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any, Self
 
 import aiohttp
 
+from deploy.devnode.ports import free_port
 from tests.fakes.node_agent import Place
 
 PASSWORD = "a-password-for-tests"
-START_S = 20.0
+START_S = 60.0
 
 
 class ApiProcess:
@@ -27,7 +27,7 @@ class ApiProcess:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
-        self.http_port, self.grpc_port = _free_port(), _free_port()
+        self.http_port, self.grpc_port = free_port(), free_port()
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -167,7 +167,7 @@ class ApiProcess:
             await self._client.close()
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 90.0) -> None:
     """Wait for a condition; fail when it is not there in time."""
     async with asyncio.timeout(timeout_s):
         while True:
@@ -185,9 +185,3 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[ApiProcess]:
     """A control plane with its data in ``folder``."""
     async with ApiProcess(folder, **settings) as api:
         yield api
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,9 +15,10 @@ import bcrypt
 
 from agent.formats.jobs import RegistryAccess
 from deploy.devnode import rootfs, tls
+from deploy.devnode.ports import free_port
 
 USER, PASSWORD = "snap", "secret"
-_READY_S = 20.0
+_READY_S = 60.0
 
 
 class OwnRegistry:
@@ -26,8 +27,7 @@ class OwnRegistry:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         made = tls.make(folder / "tls", "127.0.0.1")
         self.ca_pem = made.ca.read_text()
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()

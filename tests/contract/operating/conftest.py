@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -19,12 +18,13 @@ import pytest
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.clusters.configs import ClusterDraft
 from controlplane.settings import Address
+from deploy.devnode.ports import free_port
 from tests.fakes import api_server, kube_server
 from tests.fakes.api_server import Server
 from tests.fakes.kube_server import KubeServer
 from tests.fakes.pods import DIGEST, node, running_pod
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @dataclass
@@ -146,13 +146,6 @@ async def opened(folder: Path, kube: KubeServer, **settings: Any) -> AsyncIterat
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

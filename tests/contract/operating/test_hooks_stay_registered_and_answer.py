@@ -13,7 +13,8 @@ from controlplane.settings import Address
 from controlplane.store import starts
 from controlplane.store.database import Store
 from controlplane.workload import Workload
-from tests.contract.operating.conftest import WEBHOOKS, Place, free_port, opened
+from deploy.devnode.ports import free_port
+from tests.contract.operating.conftest import WEBHOOKS, Place, opened
 from tests.fakes.api_process import until
 from tests.fakes.kube_server import KubeServer
 from tests.fakes.pods import DIGEST, new_pod, review, running_pod
@@ -163,7 +164,7 @@ async def test_certificates_of_seconds_are_renewed_without_a_refusal(
             seen.add((folder / "server.pem").read_text())
             return len(seen) >= 3
 
-        await until(has_changed, 20.0)
+        await until(has_changed)
 
 
 async def test_another_authority_is_told_before_it_signs(tmp_path: Path, kube: KubeServer) -> None:
@@ -176,7 +177,7 @@ async def test_another_authority_is_told_before_it_signs(tmp_path: Path, kube: K
             assert (await place.admit(review(new_pod())))["allowed"] is True
             return (folder / "ca.pem").read_text() != first
 
-        await until(has_changed, 40.0)
+        await until(has_changed)
         assert (await place.admit(review(new_pod())))["allowed"] is True
 
 

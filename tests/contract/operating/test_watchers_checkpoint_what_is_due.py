@@ -229,7 +229,7 @@ async def test_the_state_of_the_watch_is_the_real_one(place: Place) -> None:
 
     await until(tells_why)
     place.kube.tokens.add("canary-token")
-    await until(is_alive, 20.0)
+    await until(is_alive)
 
 
 async def test_a_wrong_credential_is_told_at_once(place: Place) -> None:
