@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.second_try import (
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_terminal_summary,
+)
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_terminal_summary"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How much is sent at random: 20,000 cases in CI, few where somebody waits for the answer."""
