@@ -14,7 +14,7 @@ from typing import Final
 
 from deploy.devnode.pods import Pod, Pods, PodSpec
 
-WAIT_S: Final = 30.0
+WAIT_S: Final = 90.0
 HOG_MIB: Final = 256
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bench.circle.report import Start
 from deploy.devcluster.cluster import Cluster
-from tests.e2e.operating import Operated, deployment, operating
+from deploy.devcluster.operating import Operated, deployment, operating
 
 NAME: Final = "slow"
 READY_S: Final = 600.0  # whatever the machine is busy with
@@ -53,13 +53,7 @@ def _round(
     cluster.kubectl("rollout", "status", f"deployment/{NAME}", "--timeout=10m", timeout_s=READY_S)
     pods = operated.wait_ready(NAME, 1, READY_S)
     starts.append(_seen(operated, "a new template's first pod", pods[0]))
-
-    def has_two() -> bool:
-        listed = operated.rest.get("/checkpoint/list")["checkpoints"]
-        mine = [c for c in listed if c["pod_name"].startswith(f"{NAME}-") and c["image"]]
-        return len(mine) == 2
-
-    operated.wait(has_two, "the new template's checkpoint")
+    operated.wait_checkpoint("w", NAME, 2)  # that of the new template is the second
     return starts + _scaled(operated, 2, "the new template, scaled up", pods)
 
 

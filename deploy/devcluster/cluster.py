@@ -15,7 +15,8 @@ from deploy.devnode import processes
 from deploy.devnode.node import Node
 from deploy.devnode.world import World
 
-CALL_S: Final = 60.0
+CALL_S: Final = 120.0  # of a machine that may be busy with much else
+DELETE_S: Final = 180.0  # until all that is deleted is gone
 
 
 class KubectlFailed(RuntimeError):
@@ -43,6 +44,22 @@ class Cluster:
     def daemon(self, name: str) -> Daemon:
         """A program of the control plane, ``kube-apiserver`` or ``etcd``."""
         return next(daemon for daemon in self.daemons if daemon.name == name)
+
+    def bring_back(self, name: str) -> None:
+        """Start a program of the control plane that was killed, and wait until the API server answers again.
+
+        Raises:
+            processes.NotReady: it does not in time; the message ends with the program's log.
+        """
+        daemon = self.daemon(name)
+
+        def answers() -> bool:
+            if not daemon.is_running:  # its port may be taken for a moment yet
+                daemon.start()
+            return self.kubectl("get", "--raw", "/readyz") == "ok"
+
+        told = lambda: processes.tail(daemon.log)  # noqa: E731
+        self.wait(answers, f"the API server after the kill of {name}", told=told)
 
     def argv(self, *words: str) -> list[str]:
         """argv of ``kubectl WORDS`` as the administrator."""
@@ -105,9 +122,9 @@ class Cluster:
             "-n",
             namespace,
             "--ignore-not-found",
-            f"--timeout={CALL_S:.0f}s",
+            f"--timeout={DELETE_S:.0f}s",
         )
-        self.kubectl(*asked, *words, timeout_s=CALL_S + 10)
+        self.kubectl(*asked, *words, timeout_s=DELETE_S + 20)
 
     def is_ready(self, node: str) -> bool:
         """Whether the cluster calls ``node`` Ready."""
@@ -142,15 +159,32 @@ class Cluster:
         timeout_s: float = CALL_S,
         told: Callable[[], str] = lambda: "",
     ) -> None:
-        """Wait until ``ready``.
+        """Wait until ``ready``; what kubectl can't say yet, as of a container before it runs, is not ready.
 
         Raises:
             processes.NotReady: it did not become so in time; ``told()`` is added to the message.
         """
+        refused = ""
+
+        def is_ready() -> bool:
+            nonlocal refused
+            try:
+                return ready()
+            except KubectlFailed as failure:
+                refused = f"\nlast refused: {failure}"
+                return False
+
         try:
-            processes.wait_until(ready, what, timeout_s=timeout_s, pause_s=0.3)
+            processes.wait_until(is_ready, what, timeout_s=timeout_s, pause_s=0.3)
         except processes.NotReady as late:
-            raise processes.NotReady(f"{late}\n{told()}") from late
+            raise processes.NotReady(f"{late}{refused}\n{_heard(told)}") from late
+
+
+def _heard(told: Callable[[], str]) -> str:
+    try:
+        return told()
+    except KubectlFailed as failure:
+        return str(failure)
 
 
 def _condition(found: dict[str, Any], kind: str) -> bool:

@@ -14,7 +14,7 @@ from deploy.devcluster.pki import Files
 from deploy.devnode import processes
 from deploy.devnode.rootfs import NodeParts
 
-READY_S = 60.0
+READY_S = 180.0
 
 
 def daemons(layout: Layout, parts: NodeParts, binaries: Path) -> tuple[Daemon, ...]:

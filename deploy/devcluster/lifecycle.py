@@ -18,7 +18,7 @@ from deploy.devnode.rootfs import Say
 from deploy.devnode.world import World
 
 MANIFESTS: Final = Path(__file__).with_name("manifests")
-NODES_READY_S: Final = 90.0
+NODES_READY_S: Final = 240.0
 
 
 def up(instance: Instance, say: Say, chosen: Mapping[int, str] | None = None) -> Cluster:

@@ -178,7 +178,7 @@ class Node:
         processes.wait_until(
             lambda: self.containerd_pid() not in ("", before) and _serves(self.cri_socket),
             f"containerd on {self.name}",
-            timeout_s=40,
+            timeout_s=120,
             log=self.log,
         )
 
@@ -243,7 +243,7 @@ def start(instance: Instance, number: int, parts: NodeParts, fitted: Fittings) -
     return node
 
 
-def wait_ready(node: Node, *, timeout_s: float = 40) -> None:
+def wait_ready(node: Node, *, timeout_s: float = 120) -> None:
     """Wait until containerd answers on its socket and the node has its route.
 
     Raises:

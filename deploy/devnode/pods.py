@@ -215,7 +215,7 @@ class Pods:
                     raise
                 time.sleep(STOP_AGAIN_S)
 
-    def exec(self, pod: Pod, *argv: str, timeout_s: int = 20) -> str:
+    def exec(self, pod: Pod, *argv: str, timeout_s: int = 60) -> str:
         """What ``argv`` wrote to stdout inside the container.
 
         Raises:

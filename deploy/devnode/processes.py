@@ -103,7 +103,7 @@ def children(pid: int) -> list[int]:
 
 
 def only_child(
-    process: subprocess.Popen[bytes], *, timeout_s: float = 10.0, log: Path | None = None
+    process: subprocess.Popen[bytes], *, timeout_s: float = 30.0, log: Path | None = None
 ) -> int:
     """The one process behind ``unshare --fork`` or ``nsenter``, as seen from this machine.
 
@@ -140,7 +140,7 @@ def is_running(pid: int, started: str) -> bool:
     return words[19] == started and words[0] not in "ZX"
 
 
-def wait_gone(pid: int, started: str, *, timeout_s: float = 10) -> None:
+def wait_gone(pid: int, started: str, *, timeout_s: float = 30) -> None:
     """Wait until a killed process holds nothing any more.
 
     A zombie may: its first thread can be one while others still hold its listening sockets.
@@ -175,4 +175,4 @@ def kill(process: subprocess.Popen[bytes], pid: int) -> None:
     """``kill -9`` and reap."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(30)

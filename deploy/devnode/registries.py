@@ -87,7 +87,7 @@ class Registry:
         processes.wait_until(
             lambda: self.answers,
             f"registry {self.name}",
-            timeout_s=20,
+            timeout_s=60,
             log=self.log,
             alive=lambda: process.poll() is None,
         )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from agent.formats import layout
-from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.cluster import DELETE_S, Cluster
 from deploy.devnode.world import CLUSTER, REGISTRY, Deployment
 from tests.e2e import applications
 from tests.e2e.applications import Application
 
 NAMESPACE: Final = "apps"
+READY_S: Final = 240.0
+WAY: Final = (("node1", "node2"), ("node2", "node1"))  # there and back
 
 
 def run_class(cluster: Cluster) -> None:
@@ -29,7 +32,8 @@ def namespace(cluster: Cluster) -> None:
 
 def remove_pods(cluster: Cluster) -> None:
     """Remove them all."""
-    cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
+    words = ("--all", "-n", NAMESPACE, "--grace-period=1", f"--timeout={DELETE_S:.0f}s")
+    cluster.kubectl("delete", "pods", *words, timeout_s=DELETE_S + 20)
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def pulling(cluster: Cluster, namespace: str) -> Iterator[None]:
 
 def wait_address(cluster: Cluster, name: str) -> str:
     """Wait until a pod is Ready; its address."""
-    ready = cluster.wait_pod(name, NAMESPACE, timeout_s=120)
+    ready = cluster.wait_pod(name, NAMESPACE, timeout_s=READY_S)
     return str(ready["status"]["podIP"])
 
 
@@ -114,17 +118,49 @@ class Apps:
                 and self.cluster.is_pod_ready(name, NAMESPACE)
             ),
             f"the restart of {name}",
-            timeout_s=90,
+            timeout_s=READY_S,
             told=lambda: self.cluster.kubectl("describe", "pod", name, "-n", NAMESPACE),
         )
 
+    def there_and_back(self) -> str:
+        """Have the application go from node 1 to node 2 and back, its state with it; the last pod's name."""
+        name = self.app.name
+        address = self.run(name, "node1")
+        self.app.state(lambda *words: self.exec(name, *words))
+        before = self.ask(name, address)
+        for (old, node), target in zip(WAY, (f"{name}-there", f"{name}-back"), strict=True):
+            last = self.rounds(name)[-1:]
+            checkpoint = self.save(name, old)
+            assert self.ask(name, address) == before  # the original goes on
+            address = self.run(target, node, checkpoint)
+            said = self.outcome(target)
+            assert said["action"] == "restored", json.dumps(said)
+            assert self.ask(target, address) == before
+            if self.app.rounds:
+                self.cluster.wait(partial(self._has_gone_on, target), "its log to go on")
+                assert self.rounds(target)[0] >= last[0]
+            assert self.status(target)["restartCount"] == 0
+            self.cluster.delete("pod", name, NAMESPACE)
+            name = target
+        return name
+
+    def _has_gone_on(self, name: str) -> bool:
+        return len(self.rounds(name)) > 2
+
     def outcome(self, name: str) -> dict[str, Any]:
-        """What the agent says became of the pod's container."""
+        """What the agent says became of the pod's container, once it does."""
         status = self.status(name)
-        found = status["containerID"].rpartition("/")[2]
+        container = status["containerID"].rpartition("/")[2]
         node = self.cluster.get("pod", name, NAMESPACE)["spec"]["nodeName"]
         agent = self.deployed.agents[int(node[-1])]
-        return next(one for one in agent.restores() if one["container_id"] == found)
+        found: list[dict[str, Any]] = []
+
+        def is_told() -> bool:
+            found[:] = [one for one in agent.restores() if one["container_id"] == container]
+            return bool(found)
+
+        self.cluster.wait(is_told, f"news of {name}")
+        return found[0]
 
     def status(self, name: str) -> dict[str, Any]:
         (one,) = self.cluster.get("pod", name, NAMESPACE)["status"]["containerStatuses"]

@@ -5,7 +5,6 @@ Node 1 has containerd 2.1.9, node 2 containerd 2.4.2.
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 
@@ -70,25 +69,8 @@ def redis(cluster: Cluster, deployed: Deployment, image: str) -> Iterator[Apps]:
 
 
 def test_an_application_goes_there_and_back(apps: Apps) -> None:
-    name = apps.app.name
-    names = (name, f"{name}-there", f"{name}-back")
-    address = apps.run(names[0], "node1")
-    apps.app.state(lambda *words: apps.exec(names[0], *words))
-    before = apps.ask(names[0], address)
-    for source, target, node in ((names[0], names[1], "node2"), (names[1], names[2], "node1")):
-        last = apps.rounds(source)[-1:]
-        checkpoint = apps.save(source, "node1" if node == "node2" else "node2")
-        assert apps.ask(source, address) == before  # the original goes on
-        address = apps.run(target, node, checkpoint)
-        said = apps.outcome(target)
-        assert said["action"] == "restored", json.dumps(said)
-        assert apps.ask(target, address) == before
-        if apps.app.rounds:
-            apps.cluster.wait(lambda: len(apps.rounds(target)) > 2, "its log to go on")  # noqa: B023
-            assert apps.rounds(target)[0] >= last[0]
-        assert apps.status(target)["restartCount"] == 0
-        apps.cluster.delete("pod", source, NAMESPACE)
-    assert apps.cluster.is_pod_ready(names[2], NAMESPACE)
+    last = apps.there_and_back()
+    assert apps.cluster.is_pod_ready(last, NAMESPACE)
 
 
 def test_an_application_that_crashes_after_its_restore_starts_cold(redis: Apps) -> None:

@@ -19,7 +19,7 @@ from deploy.devnode.instance import Instance
 from deploy.devnode.world import CLUSTER, Deployment
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
-from tests.e2e.moving import NAMESPACE, Apps
+from tests.e2e.moving import Apps
 
 pytestmark = pytest.mark.cluster
 BY_NAME = {app.name: app for app in applications.ALL}
@@ -114,27 +114,7 @@ def test_cri_o_gets_the_handler_and_can_be_rid_of_it(redis: Apps) -> None:
 
 
 def test_an_application_goes_to_cri_o_and_back(apps: Apps) -> None:
-    name = apps.app.name
-    there, back = f"{name}-there", f"{name}-back"
-    address = apps.run(name, "node1")
-    apps.app.state(lambda *words: apps.exec(name, *words))
-    before = apps.ask(name, address)
-    for source, old, target, node in (
-        (name, "node1", there, "node2"),
-        (there, "node2", back, "node1"),
-    ):
-        last = apps.rounds(source)[-1:]
-        checkpoint = apps.save(source, old)
-        assert apps.ask(source, address) == before  # the original goes on
-        address = apps.run(target, node, checkpoint)
-        said = apps.outcome(target)
-        assert said["action"] == "restored", json.dumps(said)
-        assert apps.ask(target, address) == before
-        if apps.app.rounds:
-            apps.cluster.wait(lambda: len(apps.rounds(target)) > 2, "its log to go on")  # noqa: B023
-            assert apps.rounds(target)[0] >= last[0]
-        assert apps.status(target)["restartCount"] == 0
-        apps.cluster.delete("pod", source, NAMESPACE)
+    apps.there_and_back()
 
 
 @pytest.mark.parametrize("engine", ["runc", "cri"])
@@ -153,15 +133,7 @@ def test_cri_o_restarts_what_was_restored_when_it_crashes(redis: Apps) -> None:
     REDIS.state(lambda *words: redis.exec("redis", *words))
     redis.run("there", "node2", redis.save("redis", "node1"))
     assert redis.outcome("there")["action"] == "restored"
-    redis.cluster.node(2).run(["kill", "-KILL", str(redis.outcome("there")["pid"])])
-    redis.cluster.wait(
-        lambda: (
-            redis.status("there")["restartCount"] == 1
-            and redis.cluster.is_pod_ready("there", NAMESPACE)
-        ),
-        "the restart",
-        timeout_s=90,
-    )
+    redis.crash("there")
     assert redis.outcome("there")["code"] == "restarted"
     assert redis.exec("there", "redis-cli", "get", "answer").strip() == ""
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from deploy.devcluster.cluster import Cluster
-from tests.e2e.operating import (
+from deploy.devcluster.operating import (
     CHECKPOINT,
     NOT_RESTORED,
     Operated,
     deployment,
+    notes,
     operating,
     start_s,
     was_restored,
@@ -48,11 +49,6 @@ def operated(cluster: Cluster) -> Iterator[Operated]:
         cluster.delete("deployments", "--all")
 
 
-def checkpoints(operated: Operated, pod: str) -> list[dict[str, Any]]:
-    listed = operated.rest.get("/checkpoint/list")["checkpoints"]
-    return [c for c in listed if c["pod_name"] == pod and c["image"]]
-
-
 # ends at once when it is told to
 OBEDIENT = "trap 'exit 0' TERM; echo >/ready; while :; do echo tick; sleep 1 & wait $!; done"
 SLEEPS = {"preStop": {"sleep": {"seconds": 20}}}
@@ -75,17 +71,17 @@ def test_a_drained_nodes_pod_is_checkpointed_before_it_goes(
     cluster.apply(manifest)
     (pod,) = operated.wait_ready("moving", 1)
     name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
-    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "the first checkpoint")
+    operated.wait_checkpoint("w", "moving")
     try:
         cluster.kubectl(
             *("drain", node, "--ignore-daemonsets", "--force", "--delete-emptydir-data"),
-            *("--pod-selector=app=moving", "--timeout=90s"),
-            timeout_s=100,
+            *("--pod-selector=app=moving", "--timeout=240s"),
+            timeout_s=260,
         )
-        operated.wait(lambda: len(checkpoints(operated, name)) == 2, "the checkpoint of the drain")
+        operated.wait(lambda: len(operated.checkpoints(name)) == 2, "the checkpoint of the drain")
         (successor,) = operated.wait_ready("moving", 1)
         assert successor["spec"]["nodeName"] != node
-        assert was_restored(operated, successor)
+        operated.wait_restored(successor)
     finally:
         cluster.kubectl("uncordon", node)
         cluster.delete("deployment", "moving")
@@ -100,10 +96,10 @@ def test_a_cordoned_nodes_pod_is_checkpointed_and_stays(operated: Operated) -> N
     operated.deployment("staying", rounds=1_000)
     (pod,) = operated.wait_ready("staying", 1)
     name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
-    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "the first checkpoint")
+    operated.wait_checkpoint("w", "staying")
     operated.cluster.kubectl("cordon", node)
     try:
-        operated.wait(lambda: len(checkpoints(operated, name)) == 2, "the checkpoint of the cordon")
+        operated.wait(lambda: len(operated.checkpoints(name)) == 2, "the checkpoint of the cordon")
         (same,) = operated.wait_ready("staying", 1)
         assert same["metadata"]["uid"] == pod["metadata"]["uid"]
     finally:
@@ -133,11 +129,11 @@ def test_a_deleted_checkpoint_means_a_cold_start(operated: Operated) -> None:
         (pod,) = operated.wait_ready("gone", 1)
         name = pod["metadata"]["name"]
         operated.rest.post("/operator/snapwatcher/w/start", {})
-        operated.wait(lambda: len(checkpoints(operated, name)) == 1, "its checkpoint")
+        made = operated.wait_checkpoint("w", "gone")
         operated.rest.post("/operator/snapwatcher/w/stop", {})
-        (made,) = checkpoints(operated, name)
         status, answer = operated.rest.call("DELETE", f"/checkpoint/{made['id']}")
         assert status == 200, answer
+        operated.wait_answer("gone", lambda pod: NOT_RESTORED in notes(pod), "no checkpoint")
         operated.cluster.kubectl("scale", "deployment/gone", "--replicas=2")
         pods = operated.wait_ready("gone", 2)
         (later,) = [p for p in pods if p["metadata"]["name"] != name]
@@ -151,17 +147,17 @@ def test_a_registry_that_is_away_means_a_cold_start(operated: Operated) -> None:
     operated.deployment("distant", rounds=1_000)
     (pod,) = operated.wait_ready("distant", 1)
     name = pod["metadata"]["name"]
-    operated.wait(lambda: len(checkpoints(operated, name)) == 1, "its checkpoint")
+    operated.wait_checkpoint("w", "distant")
     other = "node1" if pod["spec"]["nodeName"] == "node2" else "node2"
     registry = operated.cluster.world.checkpoints
     operated.cluster.kubectl("cordon", pod["spec"]["nodeName"])  # the other node has nothing cached
     registry.kill()
     try:
         operated.cluster.kubectl("scale", "deployment/distant", "--replicas=2")
-        pods = operated.wait_ready("distant", 2, 90.0)
+        pods = operated.wait_ready("distant", 2)
         (later,) = [p for p in pods if p["metadata"]["name"] != name]
         assert later["spec"]["nodeName"] == other
-        assert CHECKPOINT in later["metadata"]["annotations"]
+        assert CHECKPOINT in notes(later)
         assert not was_restored(operated, later)
         assert start_s(later) is not None
     finally:

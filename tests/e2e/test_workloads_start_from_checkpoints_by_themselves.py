@@ -8,12 +8,13 @@ from datetime import datetime
 
 import pytest
 
-from deploy.devcluster.cluster import Cluster, KubectlFailed
-from tests.e2e.operating import (
+from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.operating import (
     CHECKPOINT,
     NOT_RESTORED,
     Operated,
     deployment,
+    notes,
     operating,
     start_s,
     was_restored,
@@ -40,13 +41,10 @@ def operated(cluster: Cluster) -> Iterator[Operated]:
         cluster.delete("deployments", "--all")
 
 
-def notes(pod: dict[str, dict[str, dict[str, str]]]) -> dict[str, str]:
-    return pod["metadata"].get("annotations", {})
-
-
 def test_the_cluster_calls_the_hook(operated: Operated) -> None:
-    answer = operated.rest.get("/snaphook/h/test-connectivity")
-    assert answer["webhook_reached"] is True, answer
+    # an API server hears of a webhook a moment after it was made
+    asked = "/snaphook/h/test-connectivity"
+    operated.wait(lambda: bool(operated.rest.get(asked)["webhook_reached"]), "its call")
 
 
 def test_a_slow_deployment_goes_round_the_circle(operated: Operated) -> None:
@@ -62,20 +60,14 @@ def test_a_slow_deployment_goes_round_the_circle(operated: Operated) -> None:
     assert {p["spec"]["nodeName"] for p in pods} == {"node1", "node2"}
     times = [start_s(p) or 0.0 for p in later]
     print(f"cold {cold_s:.0f} s, restored {sorted(times)} s")  # noqa: T201 - figures for who runs it with -s
-    assert all(was_restored(operated, p) for p in later), [notes(p) for p in later]
+    operated.wait_restored(*later)
     assert max(times) < cold_s / 2
-    (listed,) = [
-        c
-        for c in operated.rest.get("/checkpoint/list")["checkpoints"]
-        if c["pod_name"].startswith("slow-")
-    ]
+    assert len(operated.checkpoints("slow")) == 1
     operated.wait(lambda: _figures(operated), "figures of starts")
-    assert listed["image"]
 
 
 def _figures(operated: Operated) -> bool:
-    listed = operated.rest.get("/checkpoint/list")["checkpoints"]
-    (found,) = [c for c in listed if c["pod_name"].startswith("slow-")]
+    (found,) = operated.checkpoints("slow")
     if found["cold_start_ms"] is None or found["restore_ms"] is None:
         return False
     print(f"cold_start_ms {found['cold_start_ms']}, restore_ms {found['restore_ms']}")  # noqa: T201 - figures for who runs it with -s
@@ -85,20 +77,17 @@ def _figures(operated: Operated) -> bool:
 def test_a_new_template_is_cold_once_then_restored(operated: Operated) -> None:
     changed = deployment(operated.cluster, "slow", 1, ROUNDS + 1)
     operated.cluster.apply(changed)
-    operated.cluster.kubectl("rollout", "status", "deployment/slow", "--timeout=120s")
+    operated.cluster.kubectl(
+        *("rollout", "status", "deployment/slow", "--timeout=300s"), timeout_s=320
+    )
     (cold,) = operated.wait_ready("slow", 1)
     assert not was_restored(operated, cold)
     assert "no checkpoint" in notes(cold)[NOT_RESTORED]
-
-    def has_two() -> bool:
-        listed = operated.rest.get("/checkpoint/list")["checkpoints"]
-        return len([c for c in listed if c["pod_name"].startswith("slow-") and c["image"]]) == 2
-
-    operated.wait(has_two, "a checkpoint of the new template")
+    operated.wait_checkpoint("w", "slow", 2)  # that of the new template is the second
     operated.cluster.kubectl("scale", "deployment/slow", "--replicas=2")
     pods = operated.wait_ready("slow", 2)
     (later,) = [p for p in pods if p["metadata"]["uid"] != cold["metadata"]["uid"]]
-    assert was_restored(operated, later), notes(later)
+    operated.wait_restored(later)
 
 
 def test_a_hook_runs_before_its_pod_counts_as_started(operated: Operated) -> None:
@@ -120,7 +109,7 @@ def test_a_hook_runs_before_its_pod_counts_as_started(operated: Operated) -> Non
     pods = operated.wait_ready("hooked", 2)
     (later,) = [p for p in pods if p["metadata"]["uid"] != first["metadata"]["uid"]]
     name, address = later["metadata"]["name"], later["status"]["podIP"]
-    assert was_restored(operated, later), notes(later)
+    operated.wait_restored(later)
     ended, said = cluster.kubectl("exec", name, "--", "cat", "/hooked").splitlines()
     started = later["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
     assert int(ended) <= datetime.fromisoformat(started).timestamp()
@@ -147,18 +136,8 @@ def test_a_webhook_that_is_edited_or_deleted_comes_back(operated: Operated) -> N
 
 
 def test_an_api_server_that_restarts_is_watched_again(operated: Operated) -> None:
-    daemon = operated.cluster.daemon("kube-apiserver")
-    daemon.kill()
-
-    def answers() -> bool:
-        if not daemon.is_running:  # its port may be taken for a moment yet
-            daemon.start()
-        try:
-            return operated.cluster.kubectl("get", "--raw", "/readyz") == "ok"
-        except KubectlFailed:
-            return False
-
-    operated.wait(answers, "the API server")
+    operated.cluster.daemon("kube-apiserver").kill()
+    operated.cluster.bring_back("kube-apiserver")
 
     def is_watched() -> bool:
         return bool(operated.rest.get("/operator/snapwatcher/w/status")["thread_alive"])
@@ -174,7 +153,7 @@ def test_pods_start_cold_while_the_control_plane_is_away(operated: Operated) -> 
     operated.plane.kill()
     try:
         operated.deployment("alone", rounds=1_000)
-        (pod,) = operated.wait_ready("alone", 1, 30.0)
+        (pod,) = operated.wait_ready("alone", 1)
         took_s = start_s(pod)
         print(f"ready after {took_s} s without the control plane")  # noqa: T201 - figures for who runs it with -s
         assert CHECKPOINT not in notes(pod)

@@ -34,7 +34,7 @@ class Saved:
         return self.image.rpartition(":")[2]
 
 
-def wait_for(what: Callable[[], object], *, within_s: float = 20.0) -> Any:
+def wait_for(what: Callable[[], object], *, within_s: float = 90.0) -> Any:
     """What ``what`` gives once it is true."""
     deadline = time.monotonic() + within_s
     while not (value := what()):

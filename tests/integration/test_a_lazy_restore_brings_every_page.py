@@ -23,6 +23,7 @@ from tests.integration.restoring import outcome, restoring, save, state_files, w
 
 pytestmark = pytest.mark.node
 HOG = PodSpec(name="lazyhog", image="hog", env={"HOG_MIB": "600", "HOG_HZ": "20"})
+TRIES = 8
 LAZY = {layout.ANNOTATION_RESTORE_MODE: "lazy"}
 
 
@@ -46,7 +47,7 @@ def ticks(pod: Pod) -> int:
 def checksum(pods: Pods, pod: Pod) -> str:
     before = len(said(pod, "sum"))
     os.kill(host_pid(pods, pod), signal.SIGUSR1)
-    wait_for(lambda: len(said(pod, "sum")) > before, within_s=60)
+    wait_for(lambda: len(said(pod, "sum")) > before, within_s=90)
     return said(pod, "sum")[-1][1]
 
 
@@ -96,7 +97,7 @@ class Interrupted:
     """Does ``strike`` to the next container of the node whose lazy restore has come to a point.
 
     Attributes:
-        container_id: whose it was.
+        container_id: whose it was; empty: all memory was there before it was seen.
     """
 
     def __init__(self, pods: Pods, reached: Callable[[Path, Path], bool], strike: int) -> None:
@@ -113,12 +114,13 @@ class Interrupted:
 
     def __exit__(self, *_: object) -> None:
         self._thread.join()
-        assert self.container_id, "the restore never came to that point"
 
     def _run(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             for folder in set(self._works.iterdir()) - self._before:
+                if (folder / "lazy.result").is_file():
+                    return
                 if not self._reached(folder, self._state / folder.name):
                     continue
                 for pid in of_transfer(folder.name, "lazy-pages"):
@@ -140,23 +142,26 @@ def is_let_go(folder: Path, state: Path) -> bool:
 def kept(world: World, deployed: Deployment) -> Iterator[Kept]:
     pods = world.pods(1)
     pod = pods.run(HOG)
-    wait_for(lambda: said(pod, "ready"), within_s=60)
+    wait_for(lambda: said(pod, "ready"), within_s=90)
     total = checksum(pods, pod)
     yield Kept(save(deployed, pod, "lazy", restore="lazy").image, total)
     pods.remove(pod)
 
 
 @pytest.fixture
-def fetched(deployed: Deployment, pods2: Pods, kept: Kept) -> Kept:
-    """The image is in the cache of node 2."""
+def fetched(deployed: Deployment, pods2: Pods, kept: Kept) -> Iterator[Kept]:
+    """The image is in the cache of node 2, whose agent runs again afterwards."""
     cache = pods2.node.host_path(f"/var/lib/snap/cache/{kept.image.rpartition(':')[2]}")
     if not cache.is_dir():
         pod = pods2.run(
             restoring(HOG, kept.image, annotations={layout.ANNOTATION_RESTORE_MODE: "eager"})
         )
-        wait_for(cache.is_dir, within_s=60)
+        wait_for(cache.is_dir, within_s=90)
         pods2.remove(pod)
-    return kept
+    yield kept
+    if not deployed.agents[2].is_running:
+        deployed.agents[2].start()
+        deployed.wait_connected(2)
 
 
 @pytest.mark.parametrize("mode", ["lazy", "auto", ""], ids=["lazy", "auto", "as its checkpoint"])
@@ -188,7 +193,7 @@ def test_a_daemon_that_dies_during_the_restore_means_a_cold_start(
     pod = run_struck_in_time(pods2, restoring(HOG, fetched.image, annotations=LAZY))
     told = outcome(deployed, pod)
     assert (told["action"], told["code"]) == ("failed", "lazy_lost"), told
-    wait_for(lambda: said(pod, "ready"), within_s=60)  # filled anew: it started cold
+    wait_for(lambda: said(pod, "ready"), within_s=90)  # filled anew: it started cold
     assert pods2.is_running(pod)
     assert state_files(pod) == []
 
@@ -198,29 +203,43 @@ def run_struck_in_time(pods: Pods, spec: PodSpec) -> Pod:
 
     A strike in the moment between restore and start makes the start fail (a kubelet tries again, cold): once more then.
     """
-    for left in reversed(range(5)):
+    for left in reversed(range(TRIES)):
         try:
-            with Interrupted(pods, is_restoring, signal.SIGKILL):
-                return pods.run(spec)
+            with Interrupted(pods, is_restoring, signal.SIGKILL) as interrupted:
+                pod = pods.run(spec)
         except grpc.RpcError as failure:
             if not left or "container that has stopped" not in str(failure.details()):
                 raise
             pods.remove_all()
-    raise AssertionError("unreachable")
+            continue
+        if interrupted.container_id:
+            return pod
+        pods.remove(pod)  # a busy machine was late
+    raise AssertionError("each restore was done before its daemon was killed")
+
+
+def held_up(pods: Pods, kept: Kept) -> Pod:
+    """A pod that runs, and whose daemon was stopped before all its memory was there."""
+    for _ in range(TRIES):
+        with Interrupted(pods, is_let_go, signal.SIGSTOP) as interrupted:
+            pod = pods.run(restoring(HOG, kept.image, annotations=LAZY))
+        if interrupted.container_id:
+            return pod
+        pods.remove(pod)  # a busy machine was late
+    raise AssertionError("each time all memory was there before the daemon was stopped")
 
 
 def test_a_daemon_that_dies_later_costs_the_container_its_life_at_once(
     deployed: Deployment, pods2: Pods, fetched: Kept
 ) -> None:
-    with Interrupted(pods2, is_let_go, signal.SIGSTOP):
-        pod = pods2.run(restoring(HOG, fetched.image, annotations=LAZY))
+    pod = held_up(pods2, fetched)
     assert outcome(deployed, pod)["mode"] == "lazy"
     process = host_pid(pods2, pod)
     [daemon] = of_transfer(pod.container_id, "lazy-pages")
     os.kill(daemon, signal.SIGKILL)
     began = time.monotonic()
     wait_for(lambda: not is_alive(process))
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3  # a fraction of a second, unless the machine is busy
     # "ended": in the moment that it takes, it read zeros and crashed
     assert result(pod)["outcome"] in ("killed", "ended")
     lost = wait_for(
@@ -244,8 +263,7 @@ def is_alive(pid: int) -> bool:
 def test_an_agent_that_is_killed_costs_nothing(
     deployed: Deployment, pods2: Pods, fetched: Kept
 ) -> None:
-    with Interrupted(pods2, is_let_go, signal.SIGSTOP):
-        pod = pods2.run(restoring(HOG, fetched.image, annotations=LAZY))
+    pod = held_up(pods2, fetched)
     outcome(deployed, pod)
     deployed.agents[2].kill()
     [daemon] = of_transfer(pod.container_id, "lazy-pages")
@@ -261,8 +279,7 @@ def test_an_agent_that_is_killed_costs_nothing(
 def test_without_agent_and_supervisor_the_next_agent_watches(
     deployed: Deployment, pods2: Pods, fetched: Kept
 ) -> None:
-    with Interrupted(pods2, is_let_go, signal.SIGSTOP):
-        pod = pods2.run(restoring(HOG, fetched.image, annotations=LAZY))
+    pod = held_up(pods2, fetched)
     outcome(deployed, pod)
     process = host_pid(pods2, pod)
     deployed.agents[2].kill()
@@ -273,7 +290,7 @@ def test_without_agent_and_supervisor_the_next_agent_watches(
     deployed.wait_connected(2)
     assert is_alive(process)  # the daemon still lives, and so may the container
     os.kill(daemon, signal.SIGKILL)
-    wait_for(lambda: not is_alive(process), within_s=5)
+    wait_for(lambda: not is_alive(process))
     said_so = result(pod)  # "ended": it read zeros and crashed before it was killed
     assert said_so["outcome"] in ("killed", "ended")
     assert said_so["died"] == "1"
@@ -283,8 +300,7 @@ def test_without_agent_and_supervisor_the_next_agent_watches(
 def test_a_pod_that_is_deleted_meanwhile_is_no_loss(
     deployed: Deployment, pods2: Pods, fetched: Kept
 ) -> None:
-    with Interrupted(pods2, is_let_go, signal.SIGSTOP):
-        pod = pods2.run(restoring(HOG, fetched.image, annotations=LAZY))
+    pod = held_up(pods2, fetched)
     outcome(deployed, pod)
     [daemon] = of_transfer(pod.container_id, "lazy-pages")
     removing = threading.Thread(target=pods2.remove, args=(pod,))
@@ -311,8 +327,7 @@ def codes(deployed: Deployment, pod: Pod) -> list[str]:
 def test_a_container_is_not_dumped_while_its_memory_arrives(
     deployed: Deployment, pods2: Pods, fetched: Kept
 ) -> None:
-    with Interrupted(pods2, is_let_go, signal.SIGSTOP):
-        pod = pods2.run(restoring(HOG, fetched.image, annotations=LAZY))
+    pod = held_up(pods2, fetched)
     outcome(deployed, pod)
     with pytest.raises(Refusal, match="still arriving"):
         save(deployed, pod, "too-early")

@@ -82,7 +82,7 @@ async def bare(node2: Node, pods2: Pods, world: World) -> AsyncIterator[Bare]:
 def goes_on(pod: Pod) -> bool:
     """Whether it ticks within a few seconds."""
     before = len(pod.lines())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if len(pod.lines()) > before:
             return True
@@ -224,7 +224,7 @@ async def test_an_agent_killed_in_the_middle_is_followed_by_one_that_goes_on(bar
     before = bare.files()
     bare.restart = "sleep 60"  # it dies while the runtime is being started anew
     dying = asyncio.create_task(bare.preparer._prepare(lambda _: None))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not bare.host.path("/etc/containerd/snap.toml").is_file():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     commands_left = asyncio.create_task(_freeze(dying))
@@ -248,7 +248,7 @@ async def test_nothing_is_started_anew_while_a_dump_runs(bare: Bare) -> None:
     process = await asyncio.create_subprocess_exec(*bare.host.prefix, "/usr/local/bin/criu", "600")
     was = bare.node.containerd_pid()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not daemons.busy(bare.host):  # noqa: ASYNC110 - another program's doing
                 await asyncio.sleep(0.01)
         stand_in.unlink()

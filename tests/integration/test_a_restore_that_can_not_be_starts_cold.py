@@ -156,7 +156,7 @@ def test_without_an_agent_it_starts_at_once(
     deployed.agents[2].kill()
     try:
         pod = pods2.run(restoring(COUNTING, saved.image))
-        assert pod.timings_ms["start"] < 2000
+        assert pod.timings_ms["start"] < 10_000  # it did not wait for an answer
         started_cold(pod)
     finally:
         deployed.agents[2].start()
@@ -171,7 +171,7 @@ def test_an_agent_that_hangs_costs_twenty_seconds(
         pod = pods2.run(restoring(COUNTING, saved.image))
     finally:
         deployed.agents[2].proceed()
-    assert pod.timings_ms["start"] < 22_000
+    assert pod.timings_ms["start"] < 35_000  # twenty, and what a busy machine adds
     started_cold(pod)
     time.sleep(0.5)  # the agent that woke up must leave the running container alone
     started_cold(pod)

@@ -127,7 +127,7 @@ def test_a_failure_is_on_record_and_the_container_goes_on(
     assert reason in said["reason"]
     counted = len(numbers(pod))
     wait_for(lambda: len(numbers(pod)) > counted + 3)
-    assert "sleep 600" not in pods2.exec(pod, "ps", "-ef")
+    wait_for(lambda: "sleep 600" not in pods2.exec(pod, "ps", "-ef"))
 
 
 def test_a_container_can_be_ended_when_its_hook_fails(

@@ -55,7 +55,7 @@ class Process:
     async def terminate(self) -> int:
         """SIGTERM; the exit status."""
         self.child.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.child.wait(), 12)
+        return await asyncio.wait_for(self.child.wait(), 60)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ async def test_a_second_agent_says_so_and_ends(
         async with an_agent_process(tmp_path, server):
             await until(lambda: control.sessions == 1)
             async with an_agent_process(tmp_path, server) as second:
-                assert await asyncio.wait_for(second.child.wait(), 10) != 0
+                assert await asyncio.wait_for(second.child.wait(), 60) != 0
         assert "Another agent works with" in second.log.read_text()
 
 

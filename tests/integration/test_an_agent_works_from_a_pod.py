@@ -62,7 +62,7 @@ class AgentPod:
         pod = self.pods.run(spec)
         self.running.append(pod)
         try:
-            wait_for(lambda: any("joined" in line for line in pod.raw_lines()), within_s=40)
+            wait_for(lambda: any("joined" in line for line in pod.raw_lines()), within_s=120)
         except AssertionError as late:
             raise AssertionError("\n".join(pod.raw_lines()[-30:])) from late
         return pod
@@ -113,22 +113,26 @@ def test_a_dump_outlives_its_pod_and_the_next_one_takes_it_over(
 ) -> None:
     in_pod.start()
     pod = pods2.run(PodSpec(name="big", image="hog", env={"HOG_MIB": "600"}))
-    wait_for(lambda: any(line.startswith("ready") for line in pod.lines()), within_s=60)
+    wait_for(lambda: any(line.startswith("ready") for line in pod.lines()), within_s=120)
     rest = in_pod.deployed.rest
     asked = rest.post(
         "/checkpoint/kubelet/checkpoint?wait=false",
         {"pod_name": "big", "namespace": "default", "cluster_name": CLUSTER, "node_name": "node2"},
     )
-    wait_for(lambda: "snap-dump" in in_pod.node.run(["ps", "-e", "-o", "comm"]).stdout)
-    dump = in_pod.node.run(["pgrep", "-o", "-x", "snap-dump"]).stdout.strip()
+    dump = wait_for(lambda: _oldest(in_pod.node, "snap-dump"))
     group = in_pod.node.run(["cat", f"/proc/{dump}/cgroup"], check=False).stdout
     assert not group or "/snap-agent" in group
     in_pod.kill()
     in_pod.start()
-    job = wait_for(lambda: _ended(rest.get(f"/jobs/{asked['job_id']}")), within_s=60)
+    job = wait_for(lambda: _ended(rest.get(f"/jobs/{asked['job_id']}")), within_s=120)
     assert job["status"] == "completed", job
     last = len(pod.lines())
     wait_for(lambda: len(pod.lines()) > last)
+
+
+def _oldest(node: Node, name: str) -> str:
+    """The number of the oldest process of this name; empty: there is none."""
+    return str(node.run(["pgrep", "-o", "-x", name], check=False).stdout.strip())
 
 
 def _ended(job: dict[str, object]) -> dict[str, object] | None:
@@ -141,7 +145,7 @@ def test_it_prepares_its_node(in_pod: AgentPod, node2: Node, pods2: Pods) -> Non
         living = pods2.run(replace(COUNTING, name="living"))
         in_pod.start(SNAP_PREPARE="auto", SNAP_RUNTIME_RESTART="pkill -x containerd")
         ready = ["runtime", "image"]
-        wait_for(lambda: in_pod.status().get("restore_drivers") == ready, within_s=90)
+        wait_for(lambda: in_pod.status().get("restore_drivers") == ready, within_s=180)
         before = len(numbers(living))
         wait_for(lambda: len(numbers(living)) > before)
         rest = in_pod.deployed.rest

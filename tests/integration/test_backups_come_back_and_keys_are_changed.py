@@ -34,7 +34,7 @@ async def snap_api(folder: Path, *arguments: str, **settings: str) -> tuple[int,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 

@@ -74,14 +74,14 @@ async def test_upload_that_is_taken_by_nobody_ends_when_cancelled() -> None:
         sending = asyncio.create_task(
             client.send(Upload("a", URL(f"http://{host}/upload")), endless())
         )
-        await asyncio.wait_for(stalled.wait(), 10)
+        await asyncio.wait_for(stalled.wait(), 60)
         sending.cancel()
-        done, _ = await asyncio.wait([sending], timeout=10)
+        done, _ = await asyncio.wait([sending], timeout=60)
         assert done
         assert sending.cancelled()
     for thread in threading.enumerate():
         if thread.name.startswith("registry"):
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, 60)
     assert workers() == 0
 
 

@@ -35,7 +35,7 @@ from tests.fakes import criu_dump
 from tests.integration.own_registry import OwnRegistry
 
 MIB = 1 << 20
-PATIENT = Backoff(tries=8, first_s=0.1, cap_s=1.0)
+PATIENT = Backoff(tries=40, first_s=0.1, cap_s=1.0)
 HASTY = Backoff(tries=2, first_s=0.05, cap_s=0.1)
 REWRITTEN = frozenset({"snap.json", "checkpoint/pagemap-1.img", "checkpoint/pagemap-2.img",
                        "checkpoint/pagemap-3.img"})  # fmt: skip
@@ -180,7 +180,7 @@ async def test_cancelled_push_takes_its_uploads_back(registry: OwnRegistry, part
             reached.set()
 
     push = asyncio.create_task(Pusher().push(parts, spec(registry.access, "stopped"), notice))
-    await asyncio.wait_for(reached.wait(), 20)
+    await asyncio.wait_for(reached.wait(), 60)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):
         await push
@@ -265,7 +265,7 @@ async def test_fetch_outlives_its_caller_unless_told_otherwise(
                 begun.set()
 
             task = asyncio.create_task(cache.fetch(image, registry.access, notice, goes_on=goes_on))
-            await asyncio.wait_for(begun.wait(), 20)
+            await asyncio.wait_for(begun.wait(), 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

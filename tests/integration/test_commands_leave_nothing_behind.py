@@ -33,14 +33,14 @@ def cgroups_of(pid: int) -> str:
 
 async def until_gone(pid: int) -> None:
     """Wait for the end of ``pid``."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not is_gone(pid):  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.01)
 
 
 async def test_output_and_status() -> None:
     done = await commands.run(
-        HERE, ["sh", "-c", "cat; echo no >&2; exit 3"], timeout_s=5, stdin=b"x"
+        HERE, ["sh", "-c", "cat; echo no >&2; exit 3"], timeout_s=60, stdin=b"x"
     )
     assert (done.status, done.stdout, done.stderr_tail) == (3, b"x", "no\n")
     with pytest.raises(errors.CommandFailed, match="It failed") as failure:
@@ -50,36 +50,36 @@ async def test_output_and_status() -> None:
 
 async def test_only_the_end_of_stderr_is_kept() -> None:
     script = "i=0; while [ $i -lt 20000 ]; do echo line $i >&2; i=$((i+1)); done"
-    done = await commands.run(HERE, ["sh", "-c", script], timeout_s=20)
+    done = await commands.run(HERE, ["sh", "-c", script], timeout_s=60)
     assert len(done.stderr_tail) == commands.TAIL_BYTES
     assert done.stderr_tail.endswith("line 19999\n")
 
 
 async def test_the_agents_environment_stays_with_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNAP_AGENT_TOKEN", "secret")
-    done = await commands.run(HERE, ["env"], timeout_s=5, env={"HOME": "/x"})
+    done = await commands.run(HERE, ["env"], timeout_s=60, env={"HOME": "/x"})
     assert "secret" not in done.text
     assert "HOME=/x" in done.text
 
 
 async def test_a_program_that_is_not_there() -> None:
     with pytest.raises(errors.CommandFailed) as failure:
-        await commands.run(HERE, ["no-such-program"], timeout_s=5)
+        await commands.run(HERE, ["no-such-program"], timeout_s=60)
     assert failure.value.status is None
 
 
 async def test_too_slow_a_command_and_its_children_are_killed(tmp_path: Path) -> None:
     script = f"sleep 1000 & echo $! >{tmp_path}/pid; wait"
     with pytest.raises(errors.Retryable) as failure:
-        await commands.run(HERE, ["sh", "-c", script], timeout_s=0.5)
+        await commands.run(HERE, ["sh", "-c", script], timeout_s=3)
     assert failure.value.code == errors.TIMEOUT
     await until_gone(int((tmp_path / "pid").read_text()))
 
 
 async def test_a_cancelled_command_and_its_children_are_killed(tmp_path: Path) -> None:
     script = f"sleep 1000 & echo $! >{tmp_path}/pid.tmp; mv {tmp_path}/pid.tmp {tmp_path}/pid; wait"
-    call = asyncio.create_task(commands.run(HERE, ["sh", "-c", script], timeout_s=50))
-    async with asyncio.timeout(5):
+    call = asyncio.create_task(commands.run(HERE, ["sh", "-c", script], timeout_s=600))
+    async with asyncio.timeout(60):
         while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.01)
     call.cancel()
@@ -106,12 +106,12 @@ async def test_what_must_be_finished_is_finished_although_cancelled() -> None:
 async def test_what_can_not_be_finished_is_given_up() -> None:
     began = time.monotonic()
     await commands.finish(asyncio.sleep(1000), 0.05)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100
 
 
 async def test_a_host_is_seen_through_its_root() -> None:
     assert Host(Path("/host")).path("/var/lib/x") == Path("/host/var/lib/x")
-    done = await commands.run(Host(prefix=("env", "A=b")), ["sh", "-c", "echo $A"], timeout_s=5)
+    done = await commands.run(Host(prefix=("env", "A=b")), ["sh", "-c", "echo $A"], timeout_s=60)
     assert done.text == "b"
 
 
@@ -137,7 +137,7 @@ async def test_a_detached_program_lives_in_its_own_session_and_is_stopped_whole(
     )
     script.chmod(0o755)
     await detached.start(HERE, [str(script)], str(tmp_path / "log"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.01)
     process = detached.read_pid(HERE, str(tmp_path / "pid"))

@@ -20,7 +20,7 @@ async def say(api: ApiProcess, sent: bytes) -> tuple[int, str, dict[str, object]
     """Send bytes as they are; status, head and JSON of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", api.http_port)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             writer.write(sent)
             answer = await reader.read()  # it hangs up afterwards
     finally:

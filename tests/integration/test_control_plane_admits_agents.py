@@ -75,7 +75,7 @@ async def test_a_second_live_session_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_expired_token_admits_known_nodes_only(tmp_path: Path) -> None:
-    async with running(tmp_path / "data", SNAP_AGENT_TOKEN_TTL="1") as api:
+    async with running(tmp_path / "data", SNAP_AGENT_TOKEN_TTL="6") as api:
         place = await api.set_up()
         agent = await join(place)
 

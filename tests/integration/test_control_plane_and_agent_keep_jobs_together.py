@@ -78,7 +78,7 @@ async def begin(api: ApiProcess) -> str:
         found.append(answer["job_id"])
         return True
 
-    await until(is_begun, 20)
+    await until(is_begun)
     return found[0]
 
 
@@ -88,7 +88,7 @@ async def ends_completed(api: ApiProcess, job_id: str) -> None:
         assert job["status"] in {"queued", "running", "completed"}, job
         return bool(job["status"] == "completed")
 
-    await until(is_ended, 40)
+    await until(is_ended)
 
 
 async def test_a_job_goes_through_and_its_archive_comes_back(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_killed_in_the_middle_of_a_step(tmp_path: Path, step: str, killed:
     async with both(tmp_path) as (api, agent, shop):
         shop.hold(step)
         job_id = await begin(api)
-        await until(lambda: f"{step} begun" in shop.notes(), 20)
+        await until(lambda: f"{step} begun" in shop.notes())
         if killed in ("control plane", "both"):
             await api.kill()
         if killed in ("agent", "both"):

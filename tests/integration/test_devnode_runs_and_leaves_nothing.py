@@ -15,14 +15,14 @@ import pytest
 
 from deploy.devnode import cgroups, lifecycle
 from deploy.devnode.instance import Instance
-from deploy.devnode.node import Node
+from deploy.devnode.node import Node, wait_ready
 from deploy.devnode.pods import Pod, Pods, PodSpec
 from deploy.devnode.world import World
 
 pytestmark = pytest.mark.node
 
 
-def eventually(is_so: Callable[[], bool], timeout_s: float = 15) -> bool:
+def eventually(is_so: Callable[[], bool], timeout_s: float = 90) -> bool:
     deadline = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > deadline:
@@ -86,6 +86,7 @@ def test_containerd_comes_back_after_kill(world: World, node2: Node) -> None:
         lambda: node2.run(["pgrep", "-x", "containerd"], check=False).stdout not in {"", before}
     )
     assert eventually(lambda: node2.run(["ctr", "version"], check=False).returncode == 0)
+    wait_ready(node2)  # of CRI, which whatever comes next will ask
 
 
 def test_checkpoint_registry_wants_the_password(world: World, tmp_path: Path) -> None:
@@ -104,10 +105,10 @@ def test_checkpoint_registry_wants_the_password(world: World, tmp_path: Path) ->
         f"docker://{world.base.host}/pause:latest",
         f"docker://{world.checkpoints.host}/pause:latest",
     ]
-    refused = subprocess.run(copy, check=False, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(copy, check=False, capture_output=True, text=True, timeout=180)
     assert refused.returncode != 0
     login = f"{world.checkpoints.user}:{world.checkpoints.password}"
-    subprocess.run([*copy, "--dest-creds", login], check=True, timeout=60)
+    subprocess.run([*copy, "--dest-creds", login], check=True, timeout=180)
 
 
 def test_killed_registry_comes_back_with_its_content(world: World, pods2: Pods) -> None:

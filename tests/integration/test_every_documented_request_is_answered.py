@@ -260,7 +260,7 @@ def _wait_connected(deployment: Deployment) -> None:
         status, answer = rest.call("GET", f"/cluster/status/{CLUSTER}")
         return status == 200 and any(n["status"] == "ready" for n in answer["nodes"])
 
-    processes.wait_until(ready, "the agent's connection", timeout_s=40)
+    processes.wait_until(ready, "the agent's connection", timeout_s=120)
 
 
 def test_every_documented_request_is_answered(

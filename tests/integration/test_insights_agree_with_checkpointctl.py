@@ -44,7 +44,7 @@ while True: time.sleep(1)
 """
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
     """Wait for ``condition``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

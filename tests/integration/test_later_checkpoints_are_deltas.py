@@ -23,7 +23,7 @@ pytestmark = pytest.mark.node
 
 MIB: Final = int(os.environ.get("SNAP_DELTA_MIB", "256"))
 MODE: Final = os.environ.get("SNAP_DELTA_MODE", "full")
-WAIT_S: Final = 60.0
+WAIT_S: Final = 120.0
 
 
 # A parent and two children that share memory until one of them writes; SIGUSR2 replaces one child and

@@ -10,6 +10,7 @@ import pytest
 from deploy.devnode.pods import Pods
 from deploy.devnode.world import CLUSTER, Deployment
 from dev_tools.workloads import WORKLOADS, Workload
+from tests.integration.restoring import outcome
 
 pytestmark = pytest.mark.node
 
@@ -69,6 +70,4 @@ def test_pod_of_another_namespace_starts_cold(
     )
     pod = pods2.run(foreign)
     assert pods2.is_running(pod)
-    mine = [o for o in deployed.agents[2].restores() if o["container_id"] == pod.container_id]
-    assert mine
-    assert mine[-1]["action"] == "cold"
+    assert outcome(deployed, pod)["action"] == "cold"

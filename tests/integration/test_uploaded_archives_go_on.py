@@ -67,7 +67,12 @@ def test_archive_goes_round_and_its_program_goes_on(
     path = f"/checkpoint/download/{spec.name}/{made['filename']}"
     status, headers, whole = _download(rest, path)
     assert status == 200
-    again = rest.call("GET", f"/checkpoint/{made['checkpoint_id']}")[1]
+
+    def hashed() -> Any:  # in the background
+        known = rest.get(f"/checkpoint/{made['checkpoint_id']}")
+        return known if known["sha256"] else None
+
+    again = wait_for(hashed)
     assert again["sha256"] == hashlib.sha256(whole).hexdigest()
     half = len(whole) // 2
     status, _, rest_of_it = _download(
@@ -85,7 +90,7 @@ def test_archive_goes_round_and_its_program_goes_on(
     )
     for agent in deployed.agents.values():  # the archive left the node after the push
         parts = agent.node.host_path(f"/var/lib/snap/checkpoints/{uploaded['checkpoint_id']}")
-        assert not parts.exists()
+        wait_for(lambda: not parts.exists())  # noqa: B023 - it is waited for here
 
     repository = pushed["image"].rpartition(":")[0]
     wanted = {spec.container: f"{repository}@{pushed['image_digest']}"}
@@ -129,6 +134,7 @@ def test_archive_is_rebuilt_by_another_node(deployed: Deployment, pods1: Pods) -
     first, second = deployed.agents[1], deployed.agents[2]
     first.stop()
     try:
+        wait_for(lambda: first.node.name not in _connected(rest))
         status, headers, content = _download(rest, path)
         assert status == 200, content
         assert headers["ETag"] != there["ETag"]
@@ -138,6 +144,7 @@ def test_archive_is_rebuilt_by_another_node(deployed: Deployment, pods1: Pods) -
         asked = {"Range": f"bytes={half}-", "If-Range": headers["ETag"]}
         assert _download(rest, path, **asked)[2] == content[half:]
         second.stop()
+        wait_for(lambda: not _connected(rest))
         status, _, refusal = _download(rest, path)
         assert (status, json.loads(refusal)["code"]) == (503, "AGENT_UNAVAILABLE")
         assert "could fetch" in json.loads(refusal)["error"]
@@ -146,6 +153,12 @@ def test_archive_is_rebuilt_by_another_node(deployed: Deployment, pods1: Pods) -
             if not agent.is_running:
                 agent.start()
         deployed.wait_connected()
+
+
+def _connected(rest: Rest) -> list[str]:
+    """The nodes whose agents have a session, in the control plane's eyes."""
+    nodes = rest.get(f"/cluster/status/{CLUSTER}")["nodes"]
+    return [one["name"] for one in nodes if one["connected"]]
 
 
 def _members(content: bytes) -> dict[str, str]:

@@ -13,7 +13,7 @@ from deploy.devnode.rest import Rest
 from deploy.devnode.world import REGISTRY
 from deploy.images import building
 
-SETTLE_S: Final = 120.0
+SETTLE_S: Final = 300.0  # of a machine that may be busy with much else
 RESTART: Final = ("SNAP_RUNTIME_RESTART", "pkill -x containerd")  # the node's init starts it
 ADMIN: Final = "snap-admin"
 _PREPARED: Final = ("/etc/containerd", "/opt/snap/bin", "/opt/snap/criu", "/usr/local/sbin")
@@ -34,6 +34,8 @@ class Installation:
         password = base64.b64decode(secret["data"]["admin-password"]).decode()
         service = self.cluster.get("service", "snap-api", self.namespace)
         rest = Rest(f"http://{service['spec']['clusterIP']}:8000")
+        # the rules of a service follow its pods a little later
+        self.cluster.wait(lambda: rest.answers("/ready"), "the control plane's service", SETTLE_S)
         rest.login("admin", password)
         return rest
 
@@ -64,7 +66,7 @@ class Installation:
         """The id of each node's agent pod."""
         which = ("-l", "app.kubernetes.io/component=agent")
         found = self.cluster.kubectl("-n", self.namespace, "get", "pods", *which, "-ojson")
-        pods = json.loads(found)["items"]
+        pods = [p for p in json.loads(found)["items"] if "deletionTimestamp" not in p["metadata"]]
         return {one["spec"]["nodeName"]: one["metadata"]["uid"] for one in pods}
 
     def check_a_pod_moves(self) -> None:

@@ -46,7 +46,7 @@ class Release(Installation):
         words = [word for one in (*self._sets, *sets) for word in ("--set", one)]
         storage = ["--set-string", "api.persistence.storageClass="]
         chart = str(rendering.CHART)
-        self.helm(verb, "snap", chart, *words, *storage, "--wait", "--timeout", "180s")
+        self.helm(verb, "snap", chart, *words, *storage, "--wait", "--timeout", "400s")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_nothing_of_it_stays_in_the_cluster_or_on_its_nodes(release: Release) ->
     assert installations.prepared(cluster) != release.before
     agents = release.agents()
     assert set(agents) == {"node1", "node2"}
-    release.helm("uninstall", "snap", "--wait", "--timeout", "180s")
+    release.helm("uninstall", "snap", "--wait", "--timeout", "400s")
     installations.check_nothing_is_left(cluster, release.before)
     for name, uid in agents.items():  # none of them would have prepared again
         place = cluster.node(int(name[-1])).host_path("/var/lib/snap/prepare/undone")

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.cluster
 
 NAMESPACE = rendering.NAMESPACE
 CLUSTER = "production"  # as the example has it
-WAIT = "--timeout=180s"
-WAIT_S = 200.0
+WAIT = "--timeout=400s"
+WAIT_S = 420.0
 
 
 class Applied(Installation):

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, Final
 
 from deploy.devcluster.cluster import KubectlFailed
+from deploy.devcluster.operating import Operated
 from deploy.devnode import processes
 from deploy.devnode.world import CLUSTER
 from tests.e2e.failures import pods
 from tests.e2e.failures.pods import Manifest, Restored
-from tests.e2e.operating import Operated
 
 STARTED_S: Final = 300.0
 CHECKPOINT_S: Final = 240.0

@@ -167,7 +167,7 @@ class Workbench:
     def runs(self, pod: Pod, container: str = "app") -> bool:
         """Whether a container goes on: it ticks within a few seconds."""
         before = pod.ticks(container)
-        until(lambda: pod.ticks(container) > before, 10)
+        until(lambda: pod.ticks(container) > before)
         return '"status": "running"' in self.status(pod, container)
 
     def leftovers(self) -> list[str]:
@@ -179,7 +179,7 @@ class Workbench:
         return left + [name for name in places if name not in whole]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return when ``condition`` holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

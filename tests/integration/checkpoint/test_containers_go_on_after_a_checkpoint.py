@@ -157,6 +157,6 @@ async def test_a_container_that_is_not_to_go_on_ends(bench: Workbench) -> None:
     (result,) = await bench.checkpoint(pod, leave_running=False)
     assert not result.left_running
     app = pod.containers["app"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await bench.runtime.container(app)).container.state != "exited":
             pass

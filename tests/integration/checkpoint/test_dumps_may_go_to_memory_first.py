@@ -76,10 +76,10 @@ async def test_a_container_that_holds_the_mount_does_not_hold_the_memory(
     images = f"{DATA}/checkpoints/{result.checkpoint_id}/{layout.CHECKPOINT_DIR}"
     hold = f"touch /run/held; while [ -e /run/held ]; do sleep 0.05; done; ls {images} | wc -l"
     holding = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hold]
-    other = asyncio.ensure_future(commands.run(bench.host, holding, timeout_s=60))
+    other = asyncio.ensure_future(commands.run(bench.host, holding, timeout_s=120))
     held = bench.host.path("/run/held")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not held.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await memory.look(NOBODY)

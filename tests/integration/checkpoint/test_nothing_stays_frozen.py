@@ -40,15 +40,19 @@ def kill(bench: Workbench, words: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-async def in_the_window(bench: Workbench) -> None:
-    """CRIU copies memory. (Killed while it enters or leaves a process, it takes that one along.)"""
+async def in_the_window(bench: Workbench, but: frozenset[str] = frozenset()) -> None:
+    """CRIU copies memory. (Killed while it enters or leaves a process, it takes that one along.)
+
+    Args:
+        but: checkpoints from before.
+    """
     checkpoints = bench.host.path(f"{DATA}/checkpoints")
 
     def copied() -> int:
         pages = checkpoints.glob("*/checkpoint/pages-*.img")
-        return sum(one.stat().st_size for one in pages)
+        return sum(one.stat().st_size for one in pages if one.parts[-3] not in but)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while copied() < 1 << 20:  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.001)
 
@@ -60,17 +64,27 @@ def nothing(progress: Progress) -> None:
 @pytest.mark.parametrize("victim", sorted(FATES))
 async def test_a_part_of_the_dump_is_killed(bench: Workbench, victim: str) -> None:
     pod = await bench.hog()
-    dump = asyncio.create_task(bench.checkpoint(pod))
-    await in_the_window(bench)
-    kill(bench, FATES[victim])
-    with pytest.raises(errors.SnapError) as failure:
-        await dump
-    assert failure.value.code == errors.CHECKPOINT_FAILED
-    assert "runs on" in failure.value.message
+    failure = await struck(bench, pod, victim)
+    assert failure.code == errors.CHECKPOINT_FAILED
+    assert "runs on" in failure.message
     assert bench.runs(pod)
     assert bench.leftovers() == []
     await bench.checkpoint(pod)
     assert bench.runs(pod)
+
+
+async def struck(bench: Workbench, pod: Pod, victim: str) -> errors.SnapError:
+    """What comes of a dump that loses a part in the window; one that was over by then is no case."""
+    for _ in range(10):
+        before = frozenset(one.checkpoint_id for one in bench.shelf.list())
+        dump = asyncio.create_task(bench.checkpoint(pod))
+        await in_the_window(bench, before)
+        kill(bench, FATES[victim])
+        try:
+            await dump
+        except errors.SnapError as failure:
+            return failure
+    raise AssertionError("every dump was over before it was struck")
 
 
 async def begin_alone(bench: Workbench, pod: Pod) -> tuple[JobId, CheckpointSpec, Folder]:
@@ -145,7 +159,7 @@ async def test_a_cancelled_dump(bench: Workbench) -> None:
 async def test_a_cancelled_dump_of_the_container_runtime(bench: Workbench) -> None:
     pod = await bench.hog()
     dump = asyncio.create_task(bench.checkpoint(pod, engine="cri"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not processes(bench, FATES["criu"]):  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.001)
     dump.cancel()

@@ -47,7 +47,7 @@ async def test_what_was_asked_for(
 async def test_a_container_that_ended(bench: Workbench) -> None:
     pod = await bench.run("counter", command=("/bin/true",))
     app = pod.containers["app"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await bench.runtime.container(app)).container.state != "exited":
             pass
     with pytest.raises(errors.Refused, match="exited"):

@@ -86,7 +86,7 @@ async def test_an_open_connection_is_named_as_the_cause(bench: Workbench) -> Non
 async def test_a_cancelled_checkpoint_waits_for_the_kubelet(bench: Workbench) -> None:
     pod = await bench.hog()
     dump = asyncio.create_task(bench.checkpoint(pod, engine="kubelet"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not bench.kubelet.asked:  # noqa: ASYNC110 - another program's doing
             await asyncio.sleep(0.001)
     dump.cancel()

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
-from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.cluster import Cluster, KubectlFailed
+from deploy.devnode import processes
+from deploy.devnode.ports import free_port
 from deploy.devnode.rest import Rest
-from deploy.devnode.services import Agent, ControlPlane, free_port
+from deploy.devnode.services import Agent, ControlPlane
 from deploy.devnode.world import CLUSTER, REGISTRY
 
 SNAP: Final = "snap.weaversoft.io/snap"
 CHECKPOINT: Final = "snap.weaversoft.io/checkpoint"
 NOT_RESTORED: Final = "snap.weaversoft.io/not-restored"
-WAIT_S: Final = 120.0
+WAIT_S: Final = 240.0  # of a machine that may be busy with much else
 # counts as fast as it can: a start that is computed, not slept; then it is ready, and stays so
 WARM_UP: Final = """
 i=0
@@ -42,20 +45,29 @@ class Operated:
         self.cluster.apply(deployment(self.cluster, name, replicas, rounds, **spec))
 
     def pods(self, name: str) -> list[dict[str, Any]]:
-        """The pods of a Deployment that are not going away, oldest first."""
+        """The pods of a Deployment that have not ended and are not going away, oldest first."""
         text = self.cluster.kubectl("get", "pods", "-l", f"app={name}", "-ojson")
-        found = [p for p in json.loads(text)["items"] if "deletionTimestamp" not in p["metadata"]]
+        found = [
+            pod
+            for pod in json.loads(text)["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+            and pod["status"].get("phase") not in {"Failed", "Succeeded"}
+        ]
         return sorted(found, key=lambda p: str(p["metadata"]["creationTimestamp"]))
 
     def wait_ready(self, name: str, count: int, timeout_s: float = WAIT_S) -> list[dict[str, Any]]:
-        """Wait until ``count`` pods of a Deployment are ready; they."""
-        self.wait(
-            lambda: len([p for p in self.pods(name) if start_s(p) is not None]) == count,
-            f"{count} ready pods of {name}",
-            timeout_s,
-            lambda: self.cluster.kubectl("describe", "pods", "-l", f"app={name}"),
-        )
-        return self.pods(name)
+        """Wait until a Deployment has ``count`` pods, all ready; they, as they were seen then."""
+        found: list[dict[str, Any]] = []
+
+        def are_ready() -> bool:
+            found[:] = self.pods(name)
+            return len(found) == count and all(start_s(pod) is not None for pod in found)
+
+        self.wait(are_ready, f"{count} ready pods of {name}", timeout_s, self._described(name))
+        return found
+
+    def _described(self, name: str) -> Callable[[], str]:
+        return lambda: self.cluster.kubectl("describe", "pods", "-l", f"app={name}")
 
     def wait_decision(self, watcher: str, decision: str, words: str = "") -> dict[str, Any]:
         """Wait for a decision of a watcher; it."""
@@ -102,17 +114,83 @@ class Operated:
         found: list[dict[str, Any]] = answer["decisions"]
         return found
 
-    def wait_checkpoint(self, watcher: str, name: str) -> dict[str, Any]:
-        """Wait until a Deployment has a checkpoint to start from; it."""
+    def wait_checkpoint(self, watcher: str, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait until a Deployment has ``count`` checkpoints, and its next pod would start from one; the newest.
+
+        A checkpoint is listed a little before admission tells a new pod of it.
+        """
         found: list[dict[str, Any]] = []
 
         def is_there() -> bool:
-            listed = self.rest.get("/checkpoint/list")["checkpoints"]
-            found[:] = [c for c in listed if c["pod_name"].startswith(f"{name}-") and c["image"]]
-            return bool(found)
+            found[:] = self.checkpoints(name)
+            return len(found) >= count
 
         self.wait(is_there, f"a checkpoint of {name}", told=lambda: str(self.decisions(watcher)))
+        self.wait_offer(name)
         return found[0]
+
+    def checkpoints(self, name: str) -> list[dict[str, Any]]:
+        """The checkpoints of a Deployment's pods, or of one pod, that have an image; newest first."""
+        listed = self.rest.get("/checkpoint/list")["checkpoints"]
+        return [c for c in listed if f"{c['pod_name']}-".startswith(f"{name}-") and c["image"]]
+
+    def wait_offer(self, name: str) -> None:
+        """Wait until the next pod of a Deployment would be given a checkpoint to start from."""
+        self.wait_answer(name, lambda pod: CHECKPOINT in notes(pod), "a checkpoint")
+
+    def wait_answer(
+        self, name: str, is_wanted: Callable[[dict[str, Any]], bool], what: str
+    ) -> dict[str, Any]:
+        """Wait until admission makes of the next pod of a Deployment what ``is_wanted``; that pod."""
+        made: dict[str, Any] = {}
+
+        def is_made() -> bool:
+            made.clear()
+            made.update(self.next_pod(name))
+            return is_wanted(made)
+
+        told = lambda: json.dumps(made.get("metadata", {}))  # noqa: E731
+        self.wait(is_made, f"the next pod of {name} to be given {what}", told=told)
+        return made
+
+    def next_pod(self, name: str) -> dict[str, Any]:
+        """What admission would make of the next pod of a Deployment; it is not created.
+
+        Raises:
+            KubectlFailed: it has none yet that tells what the next would be.
+        """
+        owned = [p for p in self.pods(name) if "ownerReferences" in p["metadata"]]
+        if not owned:
+            raise KubectlFailed(f"{name} has no pods")
+        (owner,) = owned[-1]["metadata"]["ownerReferences"]
+        template = self.cluster.get("replicaset", owner["name"])["spec"]["template"]
+        template["metadata"] |= {"generateName": f"{owner['name']}-", "ownerReferences": [owner]}
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        asked = ("create", "--dry-run=server", "-f", "-", "-ojson")
+        made: dict[str, Any] = json.loads(self.cluster.kubectl(*asked, text_in=json.dumps(pod)))
+        return made
+
+    def outcomes(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the nodes say became of a pod's containers, oldest first."""
+        uid = pod["metadata"]["uid"]
+        told = [one for agent in self.agents.values() for one in agent.restores()]
+        return [one for one in told if one["pod_uid"] == uid]
+
+    def wait_restored(self, *pods: dict[str, Any]) -> None:
+        """Wait until the nodes say that these pods came from a checkpoint: that is written once they run.
+
+        Raises:
+            processes.NotReady: one started cold.
+        """
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            if CHECKPOINT in notes(pod):
+                self.wait(partial(self._is_told, pod), f"news of {name}")
+            if not was_restored(self, pod):
+                raise processes.NotReady(f"{name} started cold: {notes(pod)} {self.outcomes(pod)}")
+
+    def _is_told(self, pod: dict[str, Any]) -> bool:
+        return bool(self.outcomes(pod))
 
     def wait(
         self,
@@ -168,9 +246,13 @@ def start_s(pod: dict[str, Any]) -> float | None:
 
 def was_restored(operated: Operated, pod: dict[str, Any]) -> bool:
     """Whether the pod's node says that its container came from a checkpoint."""
-    uid = pod["metadata"]["uid"]
-    outcomes = [o for agent in operated.agents.values() for o in agent.restores()]
-    return any(o["pod_uid"] == uid and o["action"] == "restored" for o in outcomes)
+    return any(one["action"] == "restored" for one in operated.outcomes(pod))
+
+
+def notes(pod: dict[str, Any]) -> dict[str, str]:
+    """A pod's annotations."""
+    found: dict[str, str] = pod["metadata"].get("annotations", {})
+    return found
 
 
 @contextmanager
