@@ -1,136 +1,35 @@
-"""The composition root: opens the store, plugs the rooms together, serves until told to stop."""
+"""The program: opens the store, has the rooms composed, serves until told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sqlite3
 import ssl
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
 from aiohttp import web
-from prometheus_client import Counter, Gauge
 
-from controlplane import api, logs, operating
-from controlplane.api.metrics import Metrics
-from controlplane.api.services import Check, Services
+from controlplane import api, logs
 from controlplane.api.serving import Runner
-from controlplane.archives.shelf import ArchiveShelf, Limits
-from controlplane.checkpoints import grants as granting
-from controlplane.checkpoints.analysis import Analyses
-from controlplane.checkpoints.arrivals import Arrivals
-from controlplane.checkpoints.grants import Grants
-from controlplane.checkpoints.outcomes import Outcomes
-from controlplane.checkpoints.placing import Placing
-from controlplane.checkpoints.reports import Reports
-from controlplane.checkpoints.restoring import PodRestoring, Surroundings
-from controlplane.checkpoints.service import CheckpointService
-from controlplane.checkpoints.uploads import Uploads
-from controlplane.clusters import coldstarts, own, telling, tokens
-from controlplane.clusters.accounts import ServiceAccounts
-from controlplane.clusters.coldstarts import ColdStartKeeper
-from controlplane.clusters.configs import ClusterConfigs
-from controlplane.clusters.directory import ClusterDirectory
-from controlplane.clusters.events import EventRecorder
-from controlplane.clusters.following import ClusterFollowing
-from controlplane.clusters.joining import Joining
-from controlplane.clusters.pods import ClusterPods
-from controlplane.clusters.reaching import ClusterApis
-from controlplane.clusters.reports import NodeReports
-from controlplane.clusters.statistics import Counting
-from controlplane.clusters.tokens import JoinTokens
-from controlplane.clusters.upkeep import CaKeeper, NodeKeeper, RuntimeClassKeeper
-from controlplane.errors import Broken, SnapError
-from controlplane.hook.running import HookServers
-from controlplane.hook.service import Hooks
-from controlplane.jobs import JobService
-from controlplane.link import certificates, listening
-from controlplane.link.announcing import Announcer
-from controlplane.link.credentials import Credentials
-from controlplane.link.fleet import Fleet
-from controlplane.link.listening import ServedCertificate
-from controlplane.link.liveness import Liveness
-from controlplane.link.server import LinkServer
-from controlplane.link.transfers import Transfers
-from controlplane.link.trust import Trust
-from controlplane.link.views import NodeDirectory
-from controlplane.live.figures import JobFigures
-from controlplane.live.hub import LiveHub
-from controlplane.registries.configs import RegistryConfigs
-from controlplane.settings import Address, Settings
-from controlplane.store import agents, restores
-from controlplane.store import checkpoints as checkpoint_rows
-from controlplane.store.database import Store, open_store
-from controlplane.store.records import Job, Restore
-from controlplane.store.secrets import Sealer, open_sealer
-from controlplane.users.audit import AuditLog
-from controlplane.users.keys import ApiKeys
-from controlplane.users.opening import open_users
-from controlplane.watcher.service import Watchers
+from controlplane.background import Background
+from controlplane.composing import ControlPlane, compose
+from controlplane.errors import Broken
+from controlplane.link import listening
+from controlplane.settings import Settings
+from controlplane.store.database import open_store
+from controlplane.store.secrets import open_sealer
 
-# a stop takes at most 10 s: requests, then agents, then what runs in the background
+# a stop takes at most 10 s: requests, then agents, then what runs in the background (3 s)
 _REQUESTS_S: Final = 4.0
 _AGENTS_S: Final = 1.0
-_BACKGROUND_S: Final = 3.0
 _DAY_S: Final = 86_400.0
-_CHECK_S: Final = 2.0
 _log = logging.getLogger(__name__)
-
-
-class Background:
-    """Tasks that outlive the request that began them; none is forgotten, none fails unseen."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run ``work`` as a named task."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    async def stop(self) -> None:
-        """Cancel what runs and wait for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_BACKGROUND_S)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None and not isinstance(failure, SnapError):
-            _log.error("task %r failed", task.get_name(), exc_info=failure)
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPlane:
-    """The rooms, plugged together."""
-
-    settings: Settings
-    services: Services
-    jobs: JobService
-    hub: LiveHub
-    fleet: Fleet
-    announcer: Announcer
-    liveness: Liveness
-    following: ClusterFollowing
-    recorder: EventRecorder
-    link: LinkServer
-    certificate: ServedCertificate
-    hook_servers: HookServers
 
 
 async def run(settings: Settings) -> None:
@@ -155,148 +54,6 @@ async def run(settings: Settings) -> None:
     finally:
         await asyncio.to_thread(store.close)
     _log.info("stopped")
-
-
-async def compose(
-    settings: Settings, store: Store, sealer: Sealer, background: Background
-) -> ControlPlane:
-    """Make every room and plug it to its neighbours; nothing listens yet."""
-    certificate = await asyncio.to_thread(_certificate, settings)
-    seen = await store.read(agents.everyone)
-    hub, transfers, metrics = LiveHub(), Transfers(), Metrics()
-    credentials = Credentials(store, sealer)
-    grants = Grants(store, await granting.open_key(store, sealer), settings.grant_ttl_s)
-    fleet = Fleet(credentials, transfers, ((agent.cluster, agent.node) for agent in seen))
-    nodes = NodeDirectory(fleet, seen)
-    announcer = Announcer(fleet, grants, credentials)
-    reports = Reports(sealer)
-    outcomes = Outcomes(grants, reports)
-    tell = JobFigures(metrics.registry, hub.publish)
-    jobs = JobService(store, outcomes, tell, background.spawn)
-    jobs.attach(fleet)
-    registries = RegistryConfigs(store, sealer)
-    directory = ClusterDirectory(store)
-    uploads = Uploads(store, await _archives(settings, store), directory)
-    clusters = ClusterConfigs(store, sealer)
-    await own.register(clusters, settings.cluster_name, os.environ)
-    cluster_apis = ClusterApis(clusters)
-    recorder = EventRecorder(cluster_apis)
-
-    def asked_since(cluster: str, namespace: str) -> datetime | None:
-        return hook_servers.asked_since(cluster, namespace)  # made below, before anything is kept
-
-    keepers = (
-        NodeKeeper(nodes),
-        RuntimeClassKeeper(),
-        CaKeeper(lambda: certificate.ca_pem, settings.ca_namespace),
-        ColdStartKeeper(
-            coldstarts.Means(
-                agents=fleet,
-                asked_since=asked_since,
-                answered=lambda uids: store.read(lambda db: restores.pods_told_of(db, uids)),
-                tell=recorder.tell,
-            )
-        ),
-    )
-    following = ClusterFollowing(cluster_apis, keepers)
-    arrivals = Arrivals()
-    told = nodes.drivers, nodes.being_prepared
-    around = Surroundings(cluster_apis, following.answers, *told, arrivals)
-    restoring = PodRestoring(store, sealer, around)
-    checkpoints = CheckpointService(store, sealer, grants, directory, restoring)
-    checkpoints.attach(jobs, fleet, registries, announcer, uploads)
-    join_tokens = JoinTokens(
-        store,
-        await tokens.open_key(store, sealer),
-        settings.join_token_ttl_s,
-        lambda: certificate.ca_pem,
-    )
-    for job in await jobs.open_jobs():
-        tell(job)
-    _measure(metrics, fleet, hub)
-    loops, hook_servers = await operating.compose(
-        settings,
-        operating.Neighbours(
-            store=store,
-            sealer=sealer,
-            clusters=cluster_apis,
-            checkpoints=checkpoints,
-            nodes=nodes,
-            metrics=metrics.registry,
-            spawn=background.spawn,
-        ),
-    )
-    pods = ClusterPods(store, directory, cluster_apis, fleet, following.everything)
-    fleet.attach(following.node_of)
-
-    async def checkpointed(job: Job) -> None:
-        recorder.tell(
-            *telling.of_checkpoints(await store.read(lambda db: checkpoint_rows.of_job(db, job.id)))
-        )
-
-    def restored(told: Sequence[Restore]) -> None:
-        arrivals.heard(told)
-        recorder.tell(*telling.of_restores(told))
-
-    outcomes.attach(announcer, checkpointed)
-    services = Services(
-        settings=settings,
-        users=await open_users(store, sealer, settings),
-        registries=registries,
-        clusters=clusters,
-        fleet=nodes,
-        statistics=Counting(
-            store, nodes, pods=pods.count, rising=time.monotonic, followed=following.everything
-        ),
-        progress=hub,
-        join_tokens=join_tokens,
-        checks=lambda: _checks(store, settings),
-        audit=AuditLog(store),
-        jobs=jobs,
-        checkpoints=checkpoints,
-        uploads=uploads,
-        analyses=Analyses(store, reports, jobs),
-        metrics=metrics,
-        cluster_apis=cluster_apis,
-        pods=pods,
-        node_reports=NodeReports(store),
-        api_keys=ApiKeys(store, sealer),
-        watchers=Watchers(store, directory, loops),
-        hooks=Hooks(store, directory, hook_servers),
-        placing=Placing(store, jobs, fleet, directory),
-        restoring=restoring,
-        followed=following.of,
-        wall=time.time,
-        rising=time.monotonic,
-        registries_changed=announcer.registries_changed,
-    )
-    trust = Trust(store, grants, credentials)
-    joining = Joining(join_tokens, ServiceAccounts(cluster_apis, settings.agent_accounts))
-    refused = _counter(metrics)
-    link = LinkServer(
-        store, joining, jobs, fleet, transfers, trust, uploads, refused, restored=restored
-    )
-    liveness = Liveness(store, fleet, jobs)
-    return ControlPlane(
-        *(settings, services, jobs, hub, fleet, announcer, liveness),
-        *(following, recorder, link, certificate, hook_servers),
-    )
-
-
-async def _archives(settings: Settings, store: Store) -> ArchiveShelf:
-    """The folder of uploaded archives, without what uploads that broke off left there."""
-    limits = Limits(settings.upload_max_bytes, settings.upload_free_bytes)
-    shelf = ArchiveShelf(settings.data_dir / "uploads", limits)
-    await asyncio.to_thread(shelf.open, await store.read(checkpoint_rows.uploaded_ids))
-    return shelf
-
-
-def _certificate(settings: Settings) -> ServedCertificate:
-    chain, key = settings.tls_cert_file, settings.tls_key_file
-    if chain is not None and key is not None:
-        return ServedCertificate(lambda: certificates.from_files(chain, key, settings.tls_ca_file))
-    folder = settings.data_dir / "tls"
-    return ServedCertificate(lambda: certificates.made(folder, settings.tls_sans))
 
 
 async def _first_administrator(control: ControlPlane) -> None:
@@ -413,55 +170,3 @@ def _load_chain(context: ssl.SSLContext, settings: Settings) -> None:
         raise Broken(
             f"{chain} and {key} can't be used for REST over TLS.", details=str(cause)
         ) from cause
-
-
-def _measure(metrics: Metrics, fleet: Fleet, hub: LiveHub) -> None:
-    connected = Gauge("snap_agents_connected", "Agents connected", registry=metrics.registry)
-    connected.set_function(lambda: len(fleet.sessions()))
-    readers = Gauge("snap_live_readers", "WebSockets open", registry=metrics.registry)
-    readers.set_function(lambda: hub.subscribers)
-
-
-def _counter(metrics: Metrics) -> Callable[[str], None]:
-    """Counts agents that were not let in, by reason."""
-    refused = Counter(
-        "snap_agent_joins_refused", "Agents not let in", ["reason"], registry=metrics.registry
-    )
-    return lambda reason: refused.labels(reason).inc()
-
-
-async def _checks(store: Store, settings: Settings) -> Sequence[Check]:
-    """What must work: the store for readers and for the writer, and both listeners."""
-    listeners = {"agents": settings.grpc_addr, "rest": settings.http_addr}
-    found = await asyncio.gather(*map(_accepts, listeners.values()))
-    return [
-        await _check_store(store),
-        *(
-            Check(name, ok=ok, message="" if ok else f"Nothing answers on {listeners[name]}.")
-            for name, ok in zip(listeners, found, strict=True)
-        ),
-    ]
-
-
-async def _check_store(store: Store) -> Check:
-    try:
-        async with asyncio.timeout(_CHECK_S):
-            await store.read(lambda db: db.execute("SELECT 1").fetchone())
-            await store.write(lambda db: db.execute("SELECT 1").fetchone())
-    except TimeoutError:
-        return Check("store", ok=False, message="The database does not answer.")
-    except (SnapError, sqlite3.Error):
-        return Check("store", ok=False, message="The database can't be read or written.")
-    return Check("store", ok=True)
-
-
-async def _accepts(address: Address) -> bool:
-    """Whether somebody can connect to the listener on ``address``."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - any of ours
-    try:
-        async with asyncio.timeout(_CHECK_S):
-            _, writer = await asyncio.open_connection(host, address.port)
-    except (OSError, TimeoutError):
-        return False
-    writer.transport.abort()
-    return True

@@ -1,4 +1,4 @@
-"""What the API needs of the rest of the control plane; ``app.py`` plugs it in."""
+"""What the API needs of the rest of the control plane; ``composing.py`` plugs it in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this room needs of its neighbours; ``app.py`` plugs them in."""
+"""What this room needs of its neighbours; ``composing.py`` plugs them in."""
 
 from __future__ import annotations
 

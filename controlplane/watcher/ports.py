@@ -1,4 +1,4 @@
-"""What watchers need of their neighbours; ``app.py`` plugs them in."""
+"""What watchers need of their neighbours; ``composing.py`` plugs them in."""
 
 from __future__ import annotations
 
