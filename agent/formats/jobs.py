@@ -1,4 +1,4 @@
-"""The jobs an agent can be given, as the rest of the agent sees them (the wire's shapes are link/wire.py's)."""
+"""The jobs an agent can be given, as the rest of the agent sees them (the wire's shapes are link/wire's)."""
 
 from __future__ import annotations
 

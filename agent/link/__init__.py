@@ -1,5 +1,5 @@
 """The session with the control plane: dial, prove who we are, send news, take jobs, begin again.
 
-``wire.py`` is the only module here that knows protobuf. What a frame makes happen is behind small
+``wire`` is the only part here that knows protobuf. What a frame makes happen is behind small
 protocols; jobs go on while the link is down.
 """

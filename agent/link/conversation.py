@@ -15,8 +15,9 @@ import grpc.aio
 import agent
 from agent import errors
 from agent.formats.jobs import CheckpointId, JobFailure
-from agent.link import frames, ports, wire
+from agent.link import frames, ports
 from agent.link.identity import Identity
+from agent.link.wire import calls, hearing, saying
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,12 @@ class Conversation:
     """One ``Connect`` stream. ``hold`` it once; nothing of it outlives that call."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, member: Member, rooms: Rooms) -> None:
-        self._calls = wire.stub(channel)
+        self._calls = calls.stub(channel)
         self._token = token
         self._member = member
         self._rooms = rooms
         self._writing = asyncio.Lock()
-        self._call: wire.ConnectCall | None = None
+        self._call: calls.ConnectCall | None = None
         self._transfers = asyncio.Semaphore(TRANSFERS)
         self.welcomed = asyncio.Event()
 
@@ -76,7 +77,7 @@ class Conversation:
             Ended: the stream is over, or the other side did not keep to the protocol.
             grpc.aio.AioRpcError: it broke, or the join was refused.
         """
-        self._call = call = self._calls.Connect(metadata=wire.bearer(self._token))
+        self._call = call = self._calls.Connect(metadata=calls.bearer(self._token))
         try:
             welcome = await self._join(call)
             log.info("joined the control plane, session %s", welcome.session)
@@ -91,13 +92,13 @@ class Conversation:
         finally:
             call.cancel()
 
-    async def _join(self, call: wire.ConnectCall) -> frames.Welcome:
+    async def _join(self, call: calls.ConnectCall) -> frames.Welcome:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 challenge = await self._read(call)
                 if not isinstance(challenge, frames.Challenge):
                     raise Ended("the control plane did not begin with a challenge")
-                await call.write(wire.hello(self._hello(challenge.nonce)))
+                await call.write(saying.hello(self._hello(challenge.nonce)))
                 welcome = await self._read(call)
         except TimeoutError as cause:
             raise Ended(f"the control plane did not answer within {HANDSHAKE_S:g} s") from cause
@@ -119,14 +120,14 @@ class Conversation:
             boot_id=member.boot_id,
             facts=self._rooms.node.facts(),
             public_key=member.identity.public_key,
-            signature=member.identity.sign(wire.signed_text(nonce, member.cluster, member.node)),
+            signature=member.identity.sign(calls.signed_text(nonce, member.cluster, member.node)),
             last_sequence=self._rooms.jobs.last_sequence,
             jobs=self._rooms.jobs.briefs(),
         )
 
     # -- what we say
 
-    async def _send(self, call: wire.ConnectCall, frame: wire.AgentFrame) -> None:
+    async def _send(self, call: calls.ConnectCall, frame: calls.AgentFrame) -> None:
         """Send ``frame``; one at a time, as gRPC wants it."""
         try:
             async with asyncio.timeout(WRITE_S), self._writing:
@@ -137,46 +138,46 @@ class Conversation:
         except asyncio.InvalidStateError as cause:
             raise Ended("the stream is closed") from cause
 
-    async def _send_news(self, call: wire.ConnectCall) -> None:
+    async def _send_news(self, call: calls.ConnectCall) -> None:
         while True:
             await self._rooms.news.wait()
             if updates := await self._rooms.news.take():
-                await self._send(call, wire.updates(updates))
+                await self._send(call, saying.updates(updates))
             await self._rooms.news.wait_urgent(NEWS_EVERY_S)
 
-    async def _send_outcomes(self, call: wire.ConnectCall) -> None:
+    async def _send_outcomes(self, call: calls.ConnectCall) -> None:
         while True:
-            await self._send(call, wire.restore_outcomes(await self._rooms.outcomes.take()))
+            await self._send(call, saying.restore_outcomes(await self._rooms.outcomes.take()))
 
-    async def _send_status(self, call: wire.ConnectCall, heartbeat_s: float) -> None:
+    async def _send_status(self, call: calls.ConnectCall, heartbeat_s: float) -> None:
         told = self._rooms.node.facts()  # by Hello
         while True:
             facts = self._rooms.node.facts()
             status = await self._rooms.node.status(with_facts=facts != told)
-            await self._send(call, wire.status(status))
+            await self._send(call, saying.status(status))
             told = facts
             await self._rooms.node.wait_changed(heartbeat_s or HEARTBEAT_S)
 
     # -- what we hear
 
-    async def _read(self, call: wire.ConnectCall) -> frames.Control:
+    async def _read(self, call: calls.ConnectCall) -> frames.Control:
         with _cut():
             frame = await call.read()
-        if not isinstance(frame, wire.ControlFrame):  # gRPC's end of the stream
+        if not isinstance(frame, calls.ControlFrame):  # gRPC's end of the stream
             code = await call.code()
             if code is not grpc.StatusCode.OK:
-                raise await wire.failure(call)
+                raise await calls.failure(call)
             raise Ended("the control plane closed the stream")
-        return wire.control(frame)
+        return hearing.control(frame)
 
-    async def _listen(self, call: wire.ConnectCall, group: asyncio.TaskGroup) -> None:
+    async def _listen(self, call: calls.ConnectCall, group: asyncio.TaskGroup) -> None:
         while True:
             said = await self._read(call)
             if sequence := await self._obey(said, call, group):
-                await self._send(call, wire.ack(sequence))
+                await self._send(call, saying.ack(sequence))
 
     async def _obey(
-        self, said: frames.Control, call: wire.ConnectCall, group: asyncio.TaskGroup
+        self, said: frames.Control, call: calls.ConnectCall, group: asyncio.TaskGroup
     ) -> int:
         """Do what the control plane said, and return the number to acknowledge (0: none).
 
@@ -212,19 +213,19 @@ class Conversation:
                 log.warning("the control plane sent a frame that this version does not know")
         return said.sequence
 
-    async def _find_pod(self, asked: frames.FindPod, call: wire.ConnectCall) -> None:
+    async def _find_pod(self, asked: frames.FindPod, call: calls.ConnectCall) -> None:
         try:
             async with asyncio.timeout(FIND_POD_S):
                 if asked.every:
-                    answer = wire.pods_found(asked.request_id, await self._rooms.node.pods())
+                    answer = saying.pods_found(asked.request_id, await self._rooms.node.pods())
                 else:
                     pod = await self._rooms.node.find_pod(asked.namespace, asked.pod_name)
-                    answer = wire.pod_found(asked.request_id, pod)
+                    answer = saying.pod_found(asked.request_id, pod)
         except TimeoutError:
             problem = f"the container runtime did not answer within {FIND_POD_S:g} s"
-            answer = wire.pod_found(asked.request_id, None, problem)
+            answer = saying.pod_found(asked.request_id, None, problem)
         except errors.SnapError as failure:
-            answer = wire.pod_found(asked.request_id, None, failure.message)
+            answer = saying.pod_found(asked.request_id, None, failure.message)
         await self._send(call, answer)
 
     def _open(self, asked: frames.OpenArchive) -> AbstractAsyncContextManager[ports.Archive]:
@@ -234,14 +235,14 @@ class Conversation:
 
     async def fetch_archive(
         self, transfer_id: str, offset: int
-    ) -> AsyncGenerator[wire.Chunk, None]:
+    ) -> AsyncGenerator[calls.Chunk, None]:
         """The pieces of an uploaded archive, on a stream of its own.
 
         Raises:
             Ended: the session is over. grpc.aio.AioRpcError, TimeoutError: it broke off.
         """
         wanted = transfer_id, offset
-        pieces = wire.fetch_archive(self._calls, self._token, wanted, NEXT_S)
+        pieces = calls.fetch_archive(self._calls, self._token, wanted, NEXT_S)
         async with contextlib.aclosing(pieces):
             while True:
                 with _cut():
@@ -250,7 +251,7 @@ class Conversation:
                     return
                 yield piece
 
-    async def _send_archive(self, asked: frames.OpenArchive, call: wire.ConnectCall) -> None:
+    async def _send_archive(self, asked: frames.OpenArchive, call: calls.ConnectCall) -> None:
         """Send an archive on a stream of its own; its end is no concern of this session."""
         try:
             async with self._transfers, self._open(asked) as archive:
@@ -262,16 +263,16 @@ class Conversation:
                     )
                 chunks = _chunks(asked, archive)
                 with _cut():
-                    sent = await wire.send_archive(self._calls, self._token, chunks, TRANSFER_S)
+                    sent = await calls.send_archive(self._calls, self._token, chunks, TRANSFER_S)
                 log.info("archive of %s sent, %d bytes", asked.checkpoint_id, sent)
         except errors.SnapError as failure:
-            refusal = wire.archive_refused(asked.transfer_id, failure.code, failure.message)
+            refusal = saying.archive_refused(asked.transfer_id, failure.code, failure.message)
             await self._send(call, refusal)
         except OSError as failure:
             message = "The checkpoint's files can't be read on the node."
             log.warning("archive of %s: %s", asked.checkpoint_id, failure)
             await self._send(
-                call, wire.archive_refused(asked.transfer_id, errors.INTERNAL_ERROR, message)
+                call, saying.archive_refused(asked.transfer_id, errors.INTERNAL_ERROR, message)
             )
         except (grpc.aio.AioRpcError, Ended) as broken:
             # the reader hung up or the link is going: it will ask again if it wants to; or a part
@@ -295,17 +296,17 @@ def _cut() -> Iterator[None]:
         raise Ended("the stream was cut") from None
 
 
-async def _chunks(asked: frames.OpenArchive, archive: ports.Archive) -> AsyncIterator[wire.Chunk]:
+async def _chunks(asked: frames.OpenArchive, archive: ports.Archive) -> AsyncIterator[calls.Chunk]:
     """The pieces of ``archive`` that were asked for; the last one says so, even if it is empty."""
     offset, total = asked.offset, archive.size_bytes
     end = min(offset + asked.length, total) if asked.length else total
     async with contextlib.aclosing(archive.read(offset, asked.length)) as pieces:
         async for piece in pieces:
             reached = offset + len(piece)
-            yield wire.Chunk(asked.transfer_id, offset, piece, total, last=reached >= end)
+            yield calls.Chunk(asked.transfer_id, offset, piece, total, last=reached >= end)
             offset, total = reached, 0
     if offset == asked.offset:
-        yield wire.Chunk(asked.transfer_id, offset, b"", total, last=True)
+        yield calls.Chunk(asked.transfer_id, offset, b"", total, last=True)
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

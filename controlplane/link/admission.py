@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from controlplane.clusters.tokens import JoinClaims, JoinRefusal
 from controlplane.errors import Denied, Unauthenticated
-from controlplane.link import frames, wire
+from controlplane.link import frames
+from controlplane.link.wire import calls
 from controlplane.store import agents
 from controlplane.store.database import Store
 
@@ -61,7 +62,7 @@ async def admit(store: Store, claims: JoinClaims, nonce: bytes, hello: frames.He
 
 
 def _verify(nonce: bytes, hello: frames.Hello) -> None:
-    text = wire.signed_text(nonce, hello.cluster, hello.node)
+    text = calls.signed_text(nonce, hello.cluster, hello.node)
     try:
         if len(hello.public_key) != _KEY_BYTES:
             raise ValueError("the key has another length")

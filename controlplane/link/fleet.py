@@ -13,11 +13,12 @@ from controlplane import errors
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.clusters.tokens import JoinRefusal
 from controlplane.errors import AgentUnavailable, Conflict, Failed, NotFound, Refused, SnapError
-from controlplane.link import frames, wire
+from controlplane.link import frames
 from controlplane.link.credentials import Credentials
 from controlplane.link.frames import PodAnswer
 from controlplane.link.session import SILENT_S, Session, unavailable
 from controlplane.link.transfers import Transfers
+from controlplane.link.wire import calls, saying
 from controlplane.store.records import Job, RegistryAccess
 
 FIND_POD_S: Final = 12.0  # above the agent's own 10 s, so its "runtime did not answer" comes first
@@ -153,13 +154,13 @@ class Fleet:
         access = await self._credentials.of_job(job)
         session = self._working(job.cluster, job.node)
         sequence = session.next_sequence()
-        await session.send_and_wait(sequence, wire.start(sequence, job, access))
+        await session.send_and_wait(sequence, saying.start(sequence, job, access))
 
     def cancel_job(self, job: Job) -> None:
         """Tell the node that a job is not wanted any more, if its agent is there."""
         session = self._sessions.get((job.cluster, job.node))
         if session is not None and _works(session):
-            session.send(wire.cancel(session.next_sequence(), job.id, job.epoch))
+            session.send(saying.cancel(session.next_sequence(), job.id, job.epoch))
 
     # -- questions
 
@@ -251,7 +252,7 @@ class Fleet:
         """
         session = self._working(*node)
         transfer = self._transfers.begin(session.cluster, offset)
-        session.send(wire.open_archive(transfer.id, checkpoint_id, offset, length))
+        session.send(saying.open_archive(transfer.id, checkpoint_id, offset, length))
         return await self._transfers.read(transfer, length)
 
     async def open_image(
@@ -264,7 +265,7 @@ class Fleet:
         """
         session = self._working(*node)
         transfer = self._transfers.begin(session.cluster, offset)
-        session.send(wire.open_archive(transfer.id, "", offset, length, digest))
+        session.send(saying.open_archive(transfer.id, "", offset, length, digest))
         return await self._transfers.read(transfer, length)
 
     def reachable(self, cluster: str = "") -> list[Key]:
@@ -284,13 +285,13 @@ class Fleet:
         self, cluster: str, grants: Sequence[frames.SignedGrant], *, replace: bool
     ) -> None:
         """Give grants to every connected node of a cluster; the others get them by Welcome."""
-        self._send_all(cluster, wire.grants(grants, replace=replace))
+        self._send_all(cluster, saying.grants(grants, replace=replace))
 
     def send_credentials(self, cluster: str, registries: Sequence[RegistryAccess]) -> None:
         """Give all pull credentials to every connected node of a cluster."""
-        self._send_all(cluster, wire.credentials(registries))
+        self._send_all(cluster, saying.credentials(registries))
 
-    def _send_all(self, cluster: str, frame: wire.ControlFrame) -> None:
+    def _send_all(self, cluster: str, frame: calls.ControlFrame) -> None:
         for session in self.sessions(cluster):
             try:
                 session.send(frame)

@@ -11,8 +11,8 @@ import grpc
 import grpc.aio
 
 from controlplane.errors import Broken
-from controlplane.link import wire
 from controlplane.link.certificates import Certificate
+from controlplane.link.wire import calls
 from controlplane.settings import Address
 
 WINDOW_BYTES: Final = 8 << 20  # of an archive under way: 120 MiB/s over a line of 40 ms
@@ -89,7 +89,7 @@ def _allow_connections() -> None:
 
 
 async def listen(
-    address: Address, certificate: ServedCertificate, handlers: wire.Handlers
+    address: Address, certificate: ServedCertificate, handlers: calls.Handlers
 ) -> grpc.aio.Server:
     """Start answering agents on ``address``; the caller stops the server.
 
@@ -98,7 +98,7 @@ async def listen(
     """
     _allow_connections()
     server = grpc.aio.server(options=OPTIONS)
-    wire.serve(server, handlers)
+    calls.serve(server, handlers)
     try:
         server.add_secure_port(str(address), certificate.credentials())
     except RuntimeError as cause:

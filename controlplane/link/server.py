@@ -15,12 +15,13 @@ from sqlite_utils import Database
 from controlplane.clusters.tokens import JoinClaims, JoinRefusal
 from controlplane.errors import Conflict, Denied, SnapError
 from controlplane.jobs.intake import Brief, Journal, Node, Reconciled
-from controlplane.link import admission, frames, wire
+from controlplane.link import admission, frames
 from controlplane.link.door import Door
 from controlplane.link.fleet import Fleet
 from controlplane.link.session import HEARTBEAT_S, Session
 from controlplane.link.transfers import Transfers
 from controlplane.link.trust import Trust
+from controlplane.link.wire import calls, hearing, saying
 from controlplane.store import agents, audit, restores
 from controlplane.store.agents import SeenAgent
 from controlplane.store.audit import AuditEntry
@@ -63,7 +64,7 @@ class Uploads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkServer:
-    """The server's side of ``AgentLink`` (``wire.Handlers``).
+    """The server's side of ``AgentLink`` (``calls.Handlers``).
 
     Attributes:
         refused: counts agents that were not let in, by reason.
@@ -82,7 +83,7 @@ class LinkServer:
     restored: Callable[[Sequence[Restore]], None] = lambda _: None
 
     async def connect(
-        self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+        self, token: str, said: AsyncIterator[calls.AgentFrame], context: calls.Context
     ) -> None:
         """One session from its challenge to its end.
 
@@ -111,13 +112,13 @@ class LinkServer:
             _log.info("node %s of %s left", session.node, session.cluster)
 
     async def _admit(
-        self, token: str, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+        self, token: str, said: AsyncIterator[calls.AgentFrame], context: calls.Context
     ) -> frames.Hello:
         """The first word of an agent that may join."""
         is_of_cluster = self.tokens.is_of_cluster(token)
         claims = None if is_of_cluster else await self.tokens.check(token)
         nonce = os.urandom(32)
-        await context.write(wire.challenge(nonce))
+        await context.write(saying.challenge(nonce))
         hello = await _first_word(said)
         if claims is None:  # only now it is known which cluster is to be asked
             claims = await self.tokens.check(token, hello.cluster)
@@ -130,13 +131,13 @@ class LinkServer:
         self.refused(refusal.details if known else refusal.code.lower())
         _log.warning("an agent was not let in: %s", refusal.message)
 
-    async def receive_archive(self, token: str, chunks: AsyncIterator[wire.Chunk]) -> int:
+    async def receive_archive(self, token: str, chunks: AsyncIterator[calls.Chunk]) -> int:
         """Take an archive that was asked for; how many bytes came."""
         claims = await self.tokens.check(token)
 
         async def pieces() -> AsyncIterator[frames.Chunk]:
             async for chunk in chunks:
-                yield wire.chunk(chunk)
+                yield calls.chunk(chunk)
 
         return await self.transfers.take(claims.cluster, pieces())
 
@@ -152,7 +153,7 @@ class LinkServer:
                 yield frames.Chunk(transfer_id, offset, piece, total, last=reached >= total)
                 offset = reached
 
-    async def _welcome(self, session: Session, hello: frames.Hello, context: wire.Context) -> None:
+    async def _welcome(self, session: Session, hello: frames.Hello, context: calls.Context) -> None:
         """Bring both sides to the same knowledge; jobs may come once this returns."""
         briefs = {job.job_id: Brief(job.epoch, job.state) for job in hello.jobs}
         journal = Journal(hello.last_sequence, briefs)
@@ -162,10 +163,10 @@ class LinkServer:
         for job in done.start:
             await self._send_again(session, job)
         for job_id, epoch in done.cancel:
-            session.send(wire.cancel(session.next_sequence(), job_id, epoch))
+            session.send(saying.cancel(session.next_sequence(), job_id, epoch))
         # ready first: an agent that was welcomed can be reached. What is sent waits for _speak.
         self.fleet.ready(session)
-        await context.write(wire.welcome(session.id, HEARTBEAT_S, done.up_to_sequence, trust))
+        await context.write(saying.welcome(session.id, HEARTBEAT_S, done.up_to_sequence, trust))
 
     async def _send_again(self, session: Session, job: Job) -> None:
         _log.info("job %s goes to node %s again, epoch %d", job.id, job.node, job.epoch)
@@ -174,10 +175,10 @@ class LinkServer:
         except SnapError as failure:
             await self.jobs.reject(job.id, failure, begun=True)
         else:
-            session.send(wire.start(session.next_sequence(), job, access))
+            session.send(saying.start(session.next_sequence(), job, access))
 
     async def _converse(
-        self, session: Session, said: AsyncIterator[wire.AgentFrame], context: wire.Context
+        self, session: Session, said: AsyncIterator[calls.AgentFrame], context: calls.Context
     ) -> None:
         """Listen and speak until one side is gone, or the session is closed."""
         tasks = [
@@ -189,17 +190,17 @@ class LinkServer:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except wire.STREAM_OVER as cause:
+        except calls.STREAM_OVER as cause:
             _log.debug("the stream of node %s ended: %r", session.node, cause)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _listen(self, session: Session, said: AsyncIterator[wire.AgentFrame]) -> None:
+    async def _listen(self, session: Session, said: AsyncIterator[calls.AgentFrame]) -> None:
         async for frame in said:
             session.heard()
-            await self._hear(session, wire.said(frame))
+            await self._hear(session, hearing.said(frame))
 
     async def _hear(self, session: Session, said: frames.Said) -> None:
         match said:
@@ -228,7 +229,7 @@ class LinkServer:
         await self.store.write(lambda db: restores.put(db, told))
         if told:
             self.restored(told)
-            session.send(wire.restores_stored(max(one.sequence for one in told)))
+            session.send(saying.restores_stored(max(one.sequence for one in told)))
 
     async def _alarm(self, session: Session, refusal: Conflict) -> None:
         """Two agents claim one node: somebody copied its key, or two run side by side."""
@@ -257,7 +258,7 @@ def seen(session: Session) -> SeenAgent:
     )
 
 
-async def _first_word(said: AsyncIterator[wire.AgentFrame]) -> frames.Hello:
+async def _first_word(said: AsyncIterator[calls.AgentFrame]) -> frames.Hello:
     try:
         async with asyncio.timeout(HANDSHAKE_S):
             frame = await anext(said)
@@ -265,13 +266,13 @@ async def _first_word(said: AsyncIterator[wire.AgentFrame]) -> frames.Hello:
         raise Denied(
             "The agent did not say hello in time.", details=JoinRefusal.HANDSHAKE
         ) from cause
-    hello = wire.said(frame)
+    hello = hearing.said(frame)
     if not isinstance(hello, frames.Hello):
         raise Denied("The agent did not begin with hello.", details=JoinRefusal.HANDSHAKE)
     return hello
 
 
-async def _speak(session: Session, context: wire.Context) -> None:
+async def _speak(session: Session, context: calls.Context) -> None:
     while True:
         await context.write(await session.next_frame())
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controlplane.errors import AgentUnavailable
-from controlplane.link import frames, wire
+from controlplane.link import frames
 from controlplane.link.frames import NodeFacts, NodeStatus
+from controlplane.link.wire import calls, saying
 from controlplane.store import clock
 
 HEARTBEAT_S: Final = 10.0
@@ -39,7 +40,7 @@ class Session:
         self._heard, self._heard_at = time.monotonic(), time.time()
         self._acknowledged_at = 0.0
         self._acknowledging: asyncio.TimerHandle | None = None
-        self._outgoing: asyncio.Queue[wire.ControlFrame] = asyncio.Queue(_WAITING)
+        self._outgoing: asyncio.Queue[calls.ControlFrame] = asyncio.Queue(_WAITING)
         self._sequence = 0
         self._untaken: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[str, asyncio.Future[frames.PodAnswer]] = {}
@@ -59,7 +60,7 @@ class Session:
         """Something came."""
         self._heard, self._heard_at = time.monotonic(), time.time()
 
-    def send(self, frame: wire.ControlFrame) -> None:
+    def send(self, frame: calls.ControlFrame) -> None:
         """Queue a frame that needs no answer.
 
         Raises:
@@ -85,7 +86,7 @@ class Session:
             self._acknowledging = None
         if at_once or wait_s <= 0:
             self._acknowledged_at = time.monotonic()
-            self.send(wire.stored(up_to))
+            self.send(saying.stored(up_to))
         else:
             loop = asyncio.get_running_loop()
             self._acknowledging = loop.call_later(wait_s, self._acknowledge_late, up_to)
@@ -95,7 +96,7 @@ class Session:
         with contextlib.suppress(AgentUnavailable):  # it will say the same again
             self.stored(up_to, at_once=True)
 
-    async def next_frame(self) -> wire.ControlFrame:
+    async def next_frame(self) -> calls.ControlFrame:
         """The next frame to write."""
         return await self._outgoing.get()
 
@@ -104,7 +105,7 @@ class Session:
         self._sequence += 1
         return self._sequence
 
-    async def send_and_wait(self, sequence: int, frame: wire.ControlFrame) -> None:
+    async def send_and_wait(self, sequence: int, frame: calls.ControlFrame) -> None:
         """Send a numbered frame; return when the agent has done what it says.
 
         Raises:
@@ -134,7 +135,7 @@ class Session:
         request_id = secrets.token_hex(8)
         answer = self._asked[request_id] = asyncio.get_running_loop().create_future()
         try:
-            self.send(wire.find_pod(request_id, namespace, pod_name, every=every))
+            self.send(saying.find_pod(request_id, namespace, pod_name, every=every))
             found: frames.PodAnswer = await answer
             return found
         finally:

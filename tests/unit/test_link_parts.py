@@ -10,15 +10,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent import errors, logs
-from agent.link import identity, session, wire
+from agent.link import identity, session
 from agent.link.backoff import FIRST_S, HIGHEST_S, Backoff
+from agent.link.wire import calls
 
 
 def test_the_key_is_made_once_kept_for_root_and_signs(tmp_path: Path) -> None:
     first = identity.load(tmp_path / "identity")
     again = identity.load(tmp_path / "identity")
     assert first.public_key == again.public_key
-    text = wire.signed_text(b"nonce", "lab", "node-1")
+    text = calls.signed_text(b"nonce", "lab", "node-1")
     assert text == b"snap-join-v1\nnonce\nlab\nnode-1"
     Ed25519PublicKey.from_public_bytes(first.public_key).verify(first.sign(text), text)
     (key,) = (tmp_path / "identity").iterdir()
