@@ -10,24 +10,23 @@ from aiohttp import web
 
 from controlplane.api import archives
 from controlplane.api.calls import Call, Done, Reply
-from controlplane.api.checkpoint_shapes import (
+from controlplane.api.checkpoint_answers import CheckpointAnswer, PushedAnswer, created, pushed
+from controlplane.api.checkpoint_requests import (
     ArchiveWanted,
     CheckpointAndPush,
-    CheckpointAnswer,
-    CheckpointDetails,
     CheckpointList,
     CheckpointRequest,
-    CheckpointsPage,
     CheckpointWanted,
     DeleteRequest,
     PinRequest,
-    PushedAnswer,
-    Shared,
     ShareRequest,
-    created,
+)
+from controlplane.api.checkpoint_views import (
+    CheckpointDetails,
+    CheckpointsPage,
+    Shared,
     detailed,
     item,
-    pushed,
 )
 from controlplane.api.jobs import outcome
 from controlplane.api.routing import Section

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import BodyPartReader, web
 
 from controlplane.api.calls import Call
-from controlplane.api.checkpoint_shapes import CheckpointDetails, detailed_fields
+from controlplane.api.checkpoint_views import CheckpointDetails, detailed_fields
 from controlplane.api.decoding import invalid
 from controlplane.api.fields import ContainerName, Line, Name, Namespace, PodName
 from controlplane.api.problems import HttpError

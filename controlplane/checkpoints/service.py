@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from controlplane import errors, permissions
+from controlplane import permissions
 from controlplane.checkpoints import lookup, making, pushing
 from controlplane.checkpoints.commands import (
     Archive,
@@ -20,9 +20,9 @@ from controlplane.checkpoints.commands import (
     CheckpointPage,
     PushTarget,
 )
+from controlplane.checkpoints.deleting import Deleting
 from controlplane.checkpoints.downloads import Downloads
 from controlplane.checkpoints.grants import Grants
-from controlplane.checkpoints.outcomes import mark_deleted
 from controlplane.checkpoints.ports import (
     Announcer,
     Clusters,
@@ -32,17 +32,16 @@ from controlplane.checkpoints.ports import (
     Registries,
     Templates,
 )
-from controlplane.checkpoints.uploads import Uploads, import_spec
-from controlplane.errors import AgentUnavailable, Conflict, Denied, NotFound
+from controlplane.checkpoints.pushing import Pushing
+from controlplane.checkpoints.uploads import Uploads
+from controlplane.errors import Conflict, Denied
 from controlplane.identity import Actor, Role
-from controlplane.store import audit, clock, restores, starts
+from controlplane.store import audit, restores, starts
 from controlplane.store import checkpoints as rows
 from controlplane.store.database import Store
-from controlplane.store.records import Checkpoint, CheckpointStatus, Job, JobKind, JobSpec, Restore
-from controlplane.store.requests import Idempotency, NewJob
+from controlplane.store.records import Checkpoint, CheckpointStatus, Job, Restore
+from controlplane.store.requests import Idempotency
 from controlplane.store.secrets import Sealer
-
-_BUSY = frozenset({CheckpointStatus.PENDING, CheckpointStatus.RUNNING})
 
 
 class CheckpointService:
@@ -63,9 +62,9 @@ class CheckpointService:
         self._templates = templates
         self._jobs: Jobs
         self._nodes: Nodes
-        self._registries: Registries
         self._announcer: Announcer
-        self._uploads: Uploads
+        self._pushing: Pushing
+        self._deleting: Deleting
         self._downloads: Downloads
 
     def attach(
@@ -77,9 +76,9 @@ class CheckpointService:
         uploads: Uploads,
     ) -> None:
         """Plug in the neighbours."""
-        self._jobs, self._nodes = jobs, nodes
-        self._registries, self._announcer = registries, announcer
-        self._uploads = uploads
+        self._jobs, self._nodes, self._announcer = jobs, nodes, announcer
+        self._pushing = Pushing(self._store, self._sealer, nodes)
+        self._deleting = Deleting(self._store, jobs, nodes, registries, announcer, uploads)
         self._downloads = Downloads(self._store, uploads, nodes, jobs)
 
     async def checkpoint(self, command: CheckpointCommand, actor: Actor) -> Job:
@@ -121,24 +120,7 @@ class CheckpointService:
         """
         found = await self._find(named, pod_name)
         permissions.require_namespace(actor, found.namespace)
-        if found.is_uploaded:
-            return await self._push_uploaded(found, target, actor)
-        if found.status is not CheckpointStatus.COMPLETED or not found.local:
-            raise Conflict(f"Checkpoint {found.id} is {found.status}; it can't be pushed.")
-        sources = (pushing.source_of(found),)
-        plan = await self._store.read(lambda db: pushing.plan(db, target, sources, found.cluster))
-        return await self._jobs.start(
-            NewJob(
-                kind=JobKind.PUSH,
-                cluster=found.cluster,
-                node=found.node,
-                spec=JobSpec(pushes=plan.pushes),
-                actor=actor,
-                task_name="Create and Push Checkpoint Container",
-                namespace=found.namespace,
-                also_write=pushing.sealing(plan, self._sealer),
-            )
-        )
+        return await self._jobs.start(await self._pushing.job(found, target, actor))
 
     async def list(
         self,
@@ -202,38 +184,7 @@ class CheckpointService:
         """
         found = await self._find(checkpoint_id, "")
         permissions.require_namespace(actor, found.namespace)
-        if found.pinned:
-            raise Conflict(f"Checkpoint {found.id} is pinned; unpin it first.")
-        if found.status in _BUSY:
-            raise Conflict(f"Checkpoint {found.id} is being made; cancel job {found.job_id} first.")
-        if found.local:  # first of all: a half-deleted checkpoint helps nobody
-            self._nodes.require(found.cluster, found.node)
-        if not keep_image:
-            await self._delete_images(found)
-        entry = audit.deed(actor, "checkpoint deleted", f"checkpoint/{found.id}")
-        if not found.local:
-
-            def forget(db: Database) -> None:
-                mark_deleted(db, found.id)
-                audit.write(db, entry)
-
-            await self._store.write(forget)
-            if found.is_uploaded:
-                await self._uploads.delete(found)
-            await self._announcer.removed(found.cluster)
-            return None
-        return await self._jobs.start(
-            NewJob(
-                kind=JobKind.DELETE,
-                cluster=found.cluster,
-                node=found.node,
-                spec=JobSpec(checkpoint_ids=(found.id,)),
-                actor=actor,
-                task_name="Delete Checkpoint",
-                namespace=found.namespace,
-                also_write=lambda db, _: audit.write(db, entry),
-            )
-        )
+        return await self._deleting.delete(found, actor, keep_image=keep_image)
 
     async def pin(self, checkpoint_id: str, actor: Actor, *, pinned: bool = True) -> Checkpoint:
         """Keep a checkpoint from being deleted, or no longer.
@@ -340,50 +291,6 @@ class CheckpointService:
             cluster, command.namespace, command.pod_name, pod.pod_uid
         )
 
-    async def _push_uploaded(self, found: Checkpoint, target: PushTarget, actor: Actor) -> Job:
-        """Have any agent of the checkpoint's cluster take the archive in and push it."""
-        nodes = self._nodes.reachable(found.cluster)
-        if not nodes:
-            of_cluster = f" of cluster {found.cluster}" if found.cluster else ""
-            raise AgentUnavailable(
-                f"No agent{of_cluster} is connected that could push checkpoint {found.id}; "
-                "nothing was started.",
-                after_s=15,
-            )
-        cluster, node = nodes[0]
-        if any(other != cluster for other, _ in nodes):
-            raise NotFound(
-                f"Checkpoint {found.id} was uploaded for no cluster, and there are several; upload "
-                "it with cluster_name.",
-                code=errors.CLUSTER_NOT_FOUND,
-            )
-        source = pushing.source_of(msgspec.structs.replace(found, cluster=cluster))
-        plan = await self._store.read(lambda db: pushing.plan(db, target, (source,), cluster))
-        seal, job_id = pushing.sealing(plan, self._sealer), clock.new_ulid()
-
-        def also_write(db: Database, job: Job) -> None:
-            seal(db, job)
-            now = rows.find(db, found.id) or found
-            rows.update(db, msgspec.structs.replace(now, cluster=cluster))
-
-        return await self._jobs.start(
-            NewJob(
-                kind=JobKind.IMPORT,
-                cluster=cluster,
-                node=node,
-                spec=JobSpec(
-                    pushes=plan.pushes,
-                    import_=import_spec(found, job_id),
-                    checkpoint_ids=(found.id,),  # leaves the node after the push
-                ),
-                actor=actor,
-                task_name="Create and Push Checkpoint Container",
-                namespace=found.namespace,
-                job_id=job_id,
-                also_write=also_write,
-            )
-        )
-
     async def _readable(self, pod_name: str, filename: str, actor: Actor) -> Checkpoint:
         found = await self._find(filename, pod_name)
         if not actor.has(Role.OPERATOR):
@@ -392,16 +299,6 @@ class CheckpointService:
         if found.status is not CheckpointStatus.COMPLETED:
             raise Conflict(f"Checkpoint {found.id} is {found.status}; there is no archive of it.")
         return found
-
-    async def _delete_images(self, found: Checkpoint) -> None:
-        for image in found.images:
-            shared = await self._store.read(
-                lambda db, digest=image.digest: rows.images_with_digest(db, digest)  # type: ignore[misc]
-            )
-            if image.registry and all(other.checkpoint_id == found.id for other in shared):
-                repository = image.repository.partition("/")[2]
-                await self._registries.delete_manifest(image.registry, repository, image.digest)
-            await self._store.write(lambda db, gone=image: rows.delete_image(db, gone))  # type: ignore[misc]
 
     async def _find(self, named: str, pod_name: str) -> Checkpoint:
         return await self._store.read(lambda db: lookup.find(db, named, pod_name))
