@@ -14,7 +14,8 @@ from controlplane.clusters import nodelabels
 from controlplane.clusters.following import Followed
 from controlplane.clusters.nodelabels import RUNTIME, NodeSeen
 from controlplane.errors import NotFound, Refused
-from controlplane.kube.client import KubeClient, PatchKind
+from controlplane.kube.client import KubeClient
+from controlplane.kube.requests import PatchKind
 from controlplane.kube.resources import CONFIG_MAPS, NODES, RUNTIME_CLASSES, Object
 from controlplane.store import clock
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import aiohttp
@@ -20,8 +19,9 @@ from yarl import URL
 
 from controlplane.errors import Expired
 from controlplane.kube import access as credentials
-from controlplane.kube import answers, watching
+from controlplane.kube import answers, requests, watching
 from controlplane.kube.access import Access, Credential
+from controlplane.kube.requests import Params, PatchKind, Request
 from controlplane.kube.resources import ACCESS_REVIEWS, PODS, Object, version_of
 from controlplane.kube.watching import Event
 
@@ -33,17 +33,6 @@ PAGE: Final = 500
 FIELD_MANAGER: Final = "snap"
 _THREAD_BYTES: Final = 256 << 10  # decoding more than this would hold up others
 _CONNECTIONS: Final = 256
-_JSON: Final = "application/json"
-Params = Mapping[str, str]
-
-
-class PatchKind(StrEnum):
-    """How a patch is meant; its content type."""
-
-    STRATEGIC = "application/strategic-merge-patch+json"
-    MERGE = "application/merge-patch+json"
-    JSON = "application/json-patch+json"
-    APPLY = "application/apply-patch+yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +59,7 @@ class KubeClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-            headers={"Accept": _JSON, "User-Agent": "snap-api"},
+            headers={"Accept": requests.JSON, "User-Agent": "snap-api"},
         )
 
     @property
@@ -86,14 +75,15 @@ class KubeClient:
         """The server's version, such as ``v1.37.2``; it answers, and takes the credential."""
         attributes = {"verb": "get", "resource": "nodes"}
         review = {"spec": {"resourceAttributes": attributes}}
-        await self._ask("POST", ACCESS_REVIEWS.path(), body=review)  # /version answers to anybody
+        # /version answers to anybody
+        await self._ask(Request("POST", ACCESS_REVIEWS.path(), body=review))
         return str((await self.get("/version")).get("gitVersion", ""))
 
     async def get(
         self, path: str, params: Params | None = None, *, timeout_s: float = CALL_S
     ) -> Object:
         """What is at ``path``."""
-        return await self._ask("GET", path, params=params, timeout_s=timeout_s)
+        return await self._ask(Request("GET", path, params), timeout_s)
 
     async def list(
         self,
@@ -156,11 +146,8 @@ class KubeClient:
         limit = aiohttp.ClientTimeout(
             total=timeout_s + MARGIN_S, sock_connect=CONNECT_S, sock_read=timeout_s + MARGIN_S
         )
-        try:
-            async with asyncio.timeout(CALL_S):
-                answer = await self._open("GET", path, asked, timeout=limit)
-        except answers.CONNECTION_OVER as cause:
-            raise answers.broken_off(self.cluster, cause) from cause
+        async with self._in_time(CALL_S):
+            answer = await self._open(Request("GET", path, asked), limit)
         try:
             yield watching.events(answer, self.cluster, path)
         finally:
@@ -176,12 +163,12 @@ class KubeClient:
     ) -> Object:
         """Make an object in the collection, or ask the subresource, at ``path``."""
         asked = {"fieldManager": FIELD_MANAGER, **(params or {})}
-        return await self._ask("POST", path, params=asked, body=body, timeout_s=timeout_s)
+        return await self._ask(Request("POST", path, asked, body), timeout_s)
 
     async def replace(self, path: str, body: Object, *, timeout_s: float = CALL_S) -> Object:
         """Put ``body`` in an object's place; Conflict if its resource version is not the latest."""
         asked = {"fieldManager": FIELD_MANAGER}
-        return await self._ask("PUT", path, params=asked, body=body, timeout_s=timeout_s)
+        return await self._ask(Request("PUT", path, asked, body), timeout_s)
 
     async def patch(
         self,
@@ -196,9 +183,7 @@ class KubeClient:
         asked = {"fieldManager": FIELD_MANAGER, **(params or {})}
         if kind is PatchKind.APPLY:
             asked.setdefault("force", "true")
-        return await self._ask(
-            "PATCH", path, params=asked, body=body, content_type=kind, timeout_s=timeout_s
-        )
+        return await self._ask(Request("PATCH", path, asked, body, kind), timeout_s)
 
     async def delete(
         self,
@@ -210,8 +195,8 @@ class KubeClient:
         timeout_s: float = CALL_S,
     ) -> Object:
         """Delete an object; Conflict if it has another UID or version by now."""
-        options = _delete_options(uid, resource_version, grace_s)
-        return await self._ask("DELETE", path, body=options, timeout_s=timeout_s)
+        options = requests.delete_options(uid, resource_version, grace_s)
+        return await self._ask(Request("DELETE", path, body=options), timeout_s)
 
     async def evict(
         self,
@@ -227,28 +212,15 @@ class KubeClient:
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": pod, "namespace": namespace},
-            "deleteOptions": _delete_options(uid, "", grace_s),
+            "deleteOptions": requests.delete_options(uid, "", grace_s),
         }
         path = PODS.path(namespace, pod, "eviction")
-        return await self._ask("POST", path, body=eviction, timeout_s=timeout_s)
+        return await self._ask(Request("POST", path, body=eviction), timeout_s)
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Params | None = None,
-        body: object = None,
-        content_type: str = _JSON,
-        timeout_s: float = CALL_S,
-    ) -> Object:
-        try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._open(method, path, params, body, content_type)
-                async with answer:
-                    content = await answer.read()
-        except answers.CONNECTION_OVER as cause:
-            raise answers.broken_off(self.cluster, cause) from cause
+    async def _ask(self, request: Request, timeout_s: float = CALL_S) -> Object:
+        """What a whole answer says."""
+        async with self._in_time(timeout_s), await self._open(request) as answer:
+            content = await answer.read()
         try:
             if len(content) > _THREAD_BYTES:
                 return await asyncio.to_thread(_decode, content)
@@ -257,29 +229,27 @@ class KubeClient:
             details = "unreachable: what answers there is no API server"
             raise answers.unusable(self.cluster, details) from cause
 
+    @asynccontextmanager
+    async def _in_time(self, timeout_s: float) -> AsyncIterator[None]:
+        """Raise Retryable when the connection breaks in the block, or the block lasts longer."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except answers.CONNECTION_OVER as cause:
+            raise answers.broken_off(self.cluster, cause) from cause
+
     async def _open(
-        self,
-        method: str,
-        path: str,
-        params: Params | None = None,
-        body: object = None,
-        content_type: str = _JSON,
-        timeout: aiohttp.ClientTimeout | None = None,
+        self, request: Request, limit: aiohttp.ClientTimeout | None = None
     ) -> aiohttp.ClientResponse:
         """An answer whose body is still to be read; it is a success."""
-        data = None if body is None else msgspec.json.encode(body)
-        url = URL(self._credential.server + path, encoded=True)
-        more: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        more: dict[str, Any] = {} if limit is None else {"timeout": limit}
         for is_last in (False, True):
-            headers = await self._credential.headers()
-            if data is not None:
-                headers["Content-Type"] = content_type
             answer = await self._session.request(
-                method,
-                url,
-                params=params,
-                data=data,
-                headers=headers,
+                request.method,
+                URL(self._credential.server + request.path, encoded=True),
+                params=request.params,
+                data=request.data,
+                headers=request.headers | await self._credential.headers(),
                 allow_redirects=False,  # nobody else is shown the credential
                 **more,
             )
@@ -289,7 +259,8 @@ class KubeClient:
                 said = await answer.read()
             if answer.status != 401 or is_last or not await self._credential.renew():
                 break
-        raise answers.refusal(self.cluster, f"{method} {path}", answer.status, said, answer.headers)
+        asked = f"{request.method} {request.path}"
+        raise answers.refusal(self.cluster, asked, answer.status, said, answer.headers)
 
 
 list_of_objects = list[Object]  # inside the class, list is its method
@@ -306,16 +277,6 @@ async def connect(access: Access) -> KubeClient:
 
 def _decode(content: bytes) -> Object:
     return msgspec.json.decode(content, type=dict[str, Any])
-
-
-def _delete_options(uid: str, resource_version: str, grace_s: int | None) -> Object:
-    conditions = {"uid": uid, "resourceVersion": resource_version}
-    options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
-    if any(conditions.values()):
-        options["preconditions"] = {k: v for k, v in conditions.items() if v}
-    if grace_s is not None:
-        options["gracePeriodSeconds"] = grace_s
-    return options
 
 
 def _socket(address: Any) -> socket.socket:

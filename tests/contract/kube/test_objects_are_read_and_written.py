@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from controlplane.errors import Conflict, Expired, NotFound, Refused, Retryable
-from controlplane.kube.client import KubeClient, PatchKind
+from controlplane.kube.client import KubeClient
+from controlplane.kube.requests import PatchKind
 from controlplane.kube.resources import (
     CONFIG_MAPS,
     NAMESPACES,
