@@ -114,14 +114,42 @@ rename() { # CRIU brings the old pod's name into the UTS namespace of the whole 
   [ -n "$hostname" ] && nsenter --uts="$uts" sh -c 'echo "$1" >/proc/sys/kernel/hostname' sh "$hostname"
 } >/dev/null 2>&1 </dev/null
 
+find_group() { # sets group: the container's cgroup below each controller's root, by its configuration; '' where that is not told
+  group=$(sed -n 's/.*"cgroupsPath": *"\([^"\\]*\)".*/\1/p' "$config" | tail -n 1)
+  case $group in
+    *..*) group='' ;;
+    /*"$id"*) ;;
+    *.slice:*:*"$id"*) # systemd's, SLICE:PREFIX:NAME; a-b.slice lies in a.slice
+      left=${group%%.slice:*} name=${group#*:} slice='' group=''
+      while [ -n "$left" ]; do
+        slice=$slice${slice:+-}${left%%-*}
+        group=$group/$slice.slice
+        case $left in *-*) left=${left#*-} ;; *) left='' ;; esac
+      done
+      group=$group/${name%%:*}-${name#*:}.scope
+      ;;
+    *) group='' ;;
+  esac
+}
+
+remove_cgroups() { # CRIU leaves the cgroups that it made, and crun can't start a container in such ones
+  find_group
+  if [ -n "$group" ]; then # below all controllers' roots, or the only one: a node may have tens of thousands of others
+    for left in "/sys/fs/cgroup$group" /sys/fs/cgroup/*"$group"; do
+      [ ! -d "$left" ] || find "$left" -depth -type d -exec rmdir {} \;
+    done
+  elif [ ${#id} -ge 32 ]; then
+    find /sys/fs/cgroup -depth -type d -path "*$id*" -exec rmdir {} \;
+  fi
+} >/dev/null 2>&1 </dev/null
+
 remove_remains() { # a runtime that was killed leaves the rootfs mounted below its state, and `delete` would empty it
   for left in "$root/$id/criu-root" "$bundle/criu-root"; do
     umount "$left" || umount -l "$left"
     if mountpoint -q "$left"; then return 0; fi
   done
   globally delete --force "$id" -- "$@"
-  # CRIU leaves the cgroups that it made, and crun can't start a container in such ones
-  if [ ${#id} -ge 32 ]; then find /sys/fs/cgroup -depth -type d -path "*$id*" -exec rmdir {} \;; fi
+  remove_cgroups
 } >/dev/null 2>&1 </dev/null
 
 create() {

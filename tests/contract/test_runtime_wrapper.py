@@ -307,6 +307,36 @@ async def test_a_failed_restore_is_undone_and_started_cold(bench: Bench, tmp_pat
     assert not bench.state("undo").exists()
 
 
+CGROUPFS = ("/pod/c0ffee", "pod/c0ffee")
+SYSTEMD = (
+    "kubepods-burstable-pod1_2.slice:cri-containerd:c0ffee",
+    "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-c0ffee.scope",
+)
+
+
+@pytest.mark.parametrize("root", ["devices/", ""], ids=["cgroup v1", "cgroup v2"])
+@pytest.mark.parametrize(("named", "group"), [CGROUPFS, SYSTEMD], ids=["cgroupfs", "systemd"])
+async def test_the_cgroups_of_a_failed_restore_are_removed(
+    bench: Bench, root: str, named: str, group: str
+) -> None:
+    (bench.folder / "restore-status").write_text("1")
+    config = bench.bundle / "config.json"
+    spec = json.loads(config.read_text()) | {"linux": {"cgroupsPath": named}}
+    config.write_text(json.dumps(spec, separators=(",", ":")))
+    own = bench.folder / f"sys/fs/cgroup/{root}{group}"
+    another = bench.folder / f"sys/fs/cgroup/{root}elsewhere/{ID}"
+    for folder in (own / "below/it", another):
+        folder.mkdir(parents=True)
+    async with agent(bench) as (box, requests):
+        creating = bench.create()
+        await asyncio.wait_for(requests.get(), 5)
+        assert await box.answer(ID, restoring(bench), within_s=5)
+        await creating
+    assert not own.exists()
+    assert own.parent.exists()
+    assert another.exists()  # nothing but its own is looked at
+
+
 @pytest.mark.parametrize(
     "lines",
     [
