@@ -9,7 +9,6 @@ blocks: call it from a thread.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from agent import durable
 from agent.formats import jobs
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Journal:
         """
         if not is_job_id(entry.job_id):
             raise ValueError(f"{entry.job_id[:80]!r} is not a job id")
-        self._put(self._file(entry.job_id), msgspec.json.encode(entry))
+        durable.write(self._file(entry.job_id), msgspec.json.encode(entry))
 
     def forget(self, job_id: str) -> None:
         """Remove the entry of ``job_id``; nothing happens if there is none."""
@@ -164,7 +164,7 @@ class Journal:
     def _reserve(self) -> None:
         self._reserved = self._given + SEQUENCES_AT_ONCE
         try:
-            self._put(self._sequence_file, str(self._reserved).encode())
+            durable.write(self._sequence_file, str(self._reserved).encode())
         except OSError as cause:
             log.warning("the next sequence numbers could not be reserved on disk: %s", cause)
 
@@ -191,22 +191,3 @@ class Journal:
             log.error("journal file %s can't be read, set aside: %s", aside.name, cause)
             return None
         return entry
-
-    def _put(self, file: Path, content: bytes) -> None:
-        """Write, sync, rename, sync the folder: the order that survives a crash."""
-        partial = file.with_name(file.name + ".tmp")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        partial.replace(file)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

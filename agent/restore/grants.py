@@ -6,7 +6,6 @@ restore as root. So a digest is restored only under a grant for the pod's own na
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agent import durable
 from agent.formats import digest
 from agent.formats.digest import Digest
 
@@ -150,12 +150,7 @@ class Grants:
         stored = _Stored(
             key=self._key, grants=tuple((g.payload, g.signature) for g in self._signed.values())
         )
-        partial = self._file.with_name(self._file.name + ".tmp")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.encode(stored))
-            os.fsync(stream.fileno())
-        partial.replace(self._file)
+        durable.write(self._file, msgspec.json.encode(stored))
 
 
 def _is_current(grant: Grant, moment: datetime) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controlplane import errors
+from controlplane import durable, errors
 from controlplane.archives import checking, gzip_stream
 from controlplane.archives.checking import Contents
 from controlplane.errors import Broken, NotFound, Refused
@@ -208,11 +208,7 @@ class Receiving:
             contents = checking.check(self._partial)
             os.fsync(self._descriptor)
             self._partial.rename(self._target)
-            folder = os.open(self._target.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            durable.sync_folder(self._target.parent)
         return Received(self._size, self._hash.hexdigest(), contents)
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from controlplane import certificates
+from controlplane import certificates, durable
 from controlplane.certificates import SKEW, Key
 from controlplane.errors import Broken
 
@@ -140,15 +140,15 @@ class Authority:
 
     def _make_authority(self, name: str, life: timedelta) -> tuple[x509.Certificate, Key]:
         made = certificates.authority(f"{_NAME} CA", min(life * CA_LIVES, CA_MOST), self._now())
-        certificates.write(self._folder / f"{name}.key", certificates.pem(made[1]))
-        certificates.write(self._folder / f"{name}.pem", certificates.pem(made[0]))
+        durable.write(self._folder / f"{name}.key", certificates.pem(made[1]))
+        durable.write(self._folder / f"{name}.pem", certificates.pem(made[0]))
         return made
 
     def _make_leaf(self, ca: tuple[x509.Certificate, Key], wanted: Wanted) -> None:
         made, key = certificates.leaf(ca, _NAME, wanted.names, wanted.life, self._now())
         # in one file: certificate and key can't be of two renewals
         chain = certificates.pem(key) + certificates.pem(made) + certificates.pem(ca[0])
-        certificates.write(self._folder / "server.pem", chain)
+        durable.write(self._folder / "server.pem", chain)
 
     def _is_good(self, chain: Path, ca: x509.Certificate, wanted: Wanted) -> bool:
         leaf = self._certificate("server")

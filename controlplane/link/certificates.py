@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-from controlplane import certificates
+from controlplane import certificates, durable
 from controlplane.errors import Broken
 
 CA_DAYS: Final = 3650
@@ -76,8 +76,8 @@ def _load_or_make_ca(folder: Path) -> tuple[x509.Certificate, certificates.Key]:
     certificate, key_file = folder / "ca.pem", folder / "ca.key"
     if not (certificate.exists() and key_file.exists()):
         ca, key = certificates.authority("SNAP control plane CA", timedelta(days=CA_DAYS))
-        certificates.write(key_file, certificates.pem(key))
-        certificates.write(certificate, certificates.pem(ca))
+        durable.write(key_file, certificates.pem(key))
+        durable.write(certificate, certificates.pem(ca))
     loaded = certificates.read_key(key_file)
     return x509.load_pem_x509_certificate(certificate.read_bytes()), loaded
 
@@ -88,8 +88,8 @@ def _make_leaf(
     files: tuple[Path, Path],
 ) -> None:
     leaf, key = certificates.leaf(signer, "SNAP control plane", names, timedelta(days=LEAF_DAYS))
-    certificates.write(files[1], certificates.pem(key))
-    certificates.write(files[0], certificates.pem(leaf) + certificates.pem(signer[0]))
+    durable.write(files[1], certificates.pem(key))
+    durable.write(files[0], certificates.pem(leaf) + certificates.pem(signer[0]))
 
 
 def _is_good(chain_pem: bytes, ca: x509.Certificate, wanted: set[str]) -> bool:

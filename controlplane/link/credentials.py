@@ -67,15 +67,7 @@ class Credentials:
 
     def _access(self, db: Database, row: RegistryRow, prefix: str) -> RegistryAccess:
         password = self._sealer.get(db, registries.secret_name(row.name)) if row.username else None
-        return RegistryAccess(
-            host=row.host,
-            username=row.username,
-            password=(password or b"").decode(),
-            verify_ssl=row.verify_ssl,
-            ca_pem=row.ca_pem,
-            plain_http=row.plain_http,
-            repository_prefix=prefix,
-        )
+        return registries.access(row, password, prefix)
 
 
 def job_secret(job_id: str) -> str:

@@ -171,15 +171,7 @@ class RegistryConfigs:
         """
         row = _found(db, name)
         password = self._sealer.get(db, registries.secret_name(name))
-        return RegistryAccess(
-            host=row.host,
-            username=row.username,
-            password=(password or b"").decode(),
-            verify_ssl=row.verify_ssl,
-            ca_pem=row.ca_pem,
-            plain_http=row.plain_http,
-            repository_prefix=row.path,
-        )
+        return registries.access(row, password, row.path)
 
     def _put(self, db: Database, row: RegistryRow, password: str | None) -> Registry:
         """Store the row, and the password unless it is None; an empty one is forgotten."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from controlplane import durable
 from controlplane.errors import Broken, Refused
 from controlplane.store import clock, secrets
 from controlplane.store.database import FILE, lock_folder, make_folder, prepare
@@ -195,9 +196,5 @@ def _exchange_database(fresh: Path, place: Path) -> Path | None:
         place.with_name(place.name + suffix).unlink(missing_ok=True)
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     fresh.replace(place)
-    folder = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.sync_folder(place.parent)
     return kept

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from controlplane.store import clock
+from controlplane.store.records import RegistryAccess
 
 _COLUMNS = (
     "name, url, host, path, repo, username, verify_ssl, plain_http, ca_pem, created_at, updated_at"
@@ -41,6 +42,19 @@ class RegistryRow:
 def secret_name(name: str) -> str:
     """Under which name the password of registry ``name`` is sealed."""
     return f"registry/{name}"
+
+
+def access(row: RegistryRow, password: bytes | None, prefix: str) -> RegistryAccess:
+    """How to reach the registry, with its unsealed password, below ``prefix``."""
+    return RegistryAccess(
+        host=row.host,
+        username=row.username,
+        password=(password or b"").decode(),
+        verify_ssl=row.verify_ssl,
+        ca_pem=row.ca_pem,
+        plain_http=row.plain_http,
+        repository_prefix=prefix,
+    )
 
 
 def everything(db: Database) -> list[RegistryRow]:

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlite_utils import Database
 
+from controlplane import durable
 from controlplane.errors import Broken
 from controlplane.store import clock
 
@@ -142,18 +143,7 @@ def read_keys(path: Path) -> list[bytes]:
 
 def write_keys(path: Path, *keys: bytes) -> None:
     """Put ``keys`` in the file at once, 0600; after a crash it holds these or the ones before. Blocks."""
-    partial = path.with_name(path.name + ".tmp")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(key.hex().encode() + b"\n" for key in keys)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.write(path, b"".join(key.hex().encode() + b"\n" for key in keys))
 
 
 def _key_id(key: bytes) -> bytes:
