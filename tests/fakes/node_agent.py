@@ -61,6 +61,7 @@ class FakeAgent:
     stored: int = 0
     sent_bytes: int = 0
     _call: Any = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # gRPC takes one message at a time
 
     @contextlib.asynccontextmanager
     async def join(self) -> AsyncIterator[FakeAgent]:
@@ -95,12 +96,16 @@ class FakeAgent:
 
     async def say(self, *updates: pb.JobUpdate) -> None:
         """Send these updates as they are."""
-        await self._call.write(pb.AgentFrame(updates=pb.JobUpdates(updates=updates)))
+        await self._tell(pb.AgentFrame(updates=pb.JobUpdates(updates=updates)))
 
     async def heartbeat(self) -> None:
         """Report that the node is ready."""
         status = pb.NodeStatus(taken_at="2024-01-15T10:30:00Z", ready=True)
-        await self._call.write(pb.AgentFrame(status=status))
+        await self._tell(pb.AgentFrame(status=status))
+
+    async def _tell(self, frame: pb.AgentFrame) -> None:
+        async with self._turn:
+            await self._call.write(frame)
 
     async def complete(self, job_id: str) -> None:
         """Report that a job is done, with the results that its kind has."""
@@ -131,11 +136,11 @@ class FakeAgent:
                 frame = await call.read()
                 if not isinstance(frame, pb.ControlFrame):
                     return
-                await self._obey(frame, call)
+                await self._obey(frame)
                 if frame.WhichOneof("frame") == "open_archive":
-                    group.create_task(self._send(frame.open_archive, call, stub, metadata))
+                    group.create_task(self._send(frame.open_archive, stub, metadata))
 
-    async def _obey(self, frame: pb.ControlFrame, call: Any) -> None:
+    async def _obey(self, frame: pb.ControlFrame) -> None:
         match frame.WhichOneof("frame"):
             case "start":
                 self._take(frame.start)
@@ -151,9 +156,9 @@ class FakeAgent:
                 if (pod := self.pods.get((asked.namespace, asked.pod_name))) is not None:
                     found.CopyFrom(pod)
                     found.request_id = asked.request_id
-                await call.write(pb.AgentFrame(pod_found=found))
+                await self._tell(pb.AgentFrame(pod_found=found))
         if frame.sequence and self.acknowledges:
-            await call.write(pb.AgentFrame(ack=pb.Ack(up_to_sequence=frame.sequence)))
+            await self._tell(pb.AgentFrame(ack=pb.Ack(up_to_sequence=frame.sequence)))
         if frame.WhichOneof("frame") == "start" and self.obedient:
             held = self.journal[frame.start.job_id]
             if held.state not in ENDED:
@@ -169,7 +174,7 @@ class FakeAgent:
             if start.epoch > held.start.epoch:
                 held.start = start
 
-    async def _send(self, asked: pb.OpenArchive, call: Any, stub: Any, metadata: Any) -> None:
+    async def _send(self, asked: pb.OpenArchive, stub: Any, metadata: Any) -> None:
         content = self.archives.get(asked.checkpoint_id)
         if content is None:
             refused = pb.ArchiveRefused(
@@ -177,7 +182,7 @@ class FakeAgent:
                 code="CHECKPOINT_NOT_FOUND",
                 message="The checkpoint is not on this node.",
             )
-            await call.write(pb.AgentFrame(archive_refused=refused))
+            await self._tell(pb.AgentFrame(archive_refused=refused))
             return
         end = asked.offset + asked.length if asked.length else len(content)
         with contextlib.suppress(grpc.aio.AioRpcError):
