@@ -64,7 +64,16 @@ def plan(
         )
         for container in chosen
     )
-    spec = CheckpointSpec(
+    several = len({container.name for container in pod.containers}) > 1
+    sources = tuple(pushing.source_of(checkpoint, is_one_of_several=several) for checkpoint in made)
+    return Making(job_id, cluster, pod.node, _spec(command, pod, made), made, sources, template)
+
+
+def _spec(
+    command: CheckpointCommand, pod: FoundPod, made: tuple[Checkpoint, ...]
+) -> CheckpointSpec:
+    """What the node is told to do."""
+    return CheckpointSpec(
         namespace=command.namespace,
         pod_name=command.pod_name,
         pod_uid=pod.pod_uid,
@@ -81,9 +90,6 @@ def plan(
         timeout_s=command.timeout_s or _TIMEOUT_S,
         strict=command.strict,
     )
-    several = len({container.name for container in pod.containers}) > 1
-    sources = tuple(pushing.source_of(checkpoint, is_one_of_several=several) for checkpoint in made)
-    return Making(job_id, cluster, pod.node, spec, made, sources, template)
 
 
 def job(

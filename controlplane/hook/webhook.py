@@ -59,19 +59,24 @@ def name_of(hook: str) -> str:
     return f"snap-{plain}"
 
 
-def configuration(wanted: Registration) -> dict[str, Any]:
-    """The configuration of a hook."""
+def _client(wanted: Registration) -> dict[str, Any]:
+    """How the API server reaches the hook."""
     client: dict[str, Any] = {"caBundle": base64.b64encode(wanted.ca_pem.encode()).decode()}
     if wanted.service is None:
-        client["url"] = wanted.url
-    else:
-        service = wanted.service
-        client["service"] = {
+        return client | {"url": wanted.url}
+    service = wanted.service
+    return client | {
+        "service": {
             "namespace": service.namespace,
             "name": service.name,
             "port": service.port,
             "path": wanted.path,
         }
+    }
+
+
+def configuration(wanted: Registration) -> dict[str, Any]:
+    """The configuration of a hook."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -80,7 +85,7 @@ def configuration(wanted: Registration) -> dict[str, Any]:
             {
                 "name": f"{name_of(wanted.hook)}.hooks.weaversoft.io",
                 "admissionReviewVersions": ["v1"],
-                "clientConfig": client,
+                "clientConfig": _client(wanted),
                 "failurePolicy": "Ignore",
                 "matchPolicy": "Equivalent",
                 "reinvocationPolicy": "IfNeeded",
