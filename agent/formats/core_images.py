@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from agent.formats import criu_images, criu_wire
 from agent.formats.criu_wire import Core
+
+_FILTER: Final = 2
 
 
 def threads(images: Path) -> Iterator[tuple[str, Core]]:
     """Name and content of every ``core-*.img`` in ``images``, one for each thread, sorted by name.
 
+    Where all threads of a process have the same seccomp filters, CRIU writes down those of the first one, to be set
+    for all (TSYNC); the others are given here what they will have.
+
     Raises:
         ValueError: one can't be read, or there is none: then nothing is known of the dump's privileges.
+
+    Source: CRIU, criu/seccomp.c (try_use_tsync; only the filter that was set last gets the flag, and brings all).
     """
     files = sorted(images.glob("core-*.img"))
     if not files:
         raise ValueError("the checkpoint has no core images")
-    for file in files:
-        try:
-            yield file.name, criu_wire.core_of(criu_images.first(file.read_bytes()))
-        except ValueError as cause:
-            raise ValueError(f"{file.name}: {cause}") from cause
+    cores = {file.name: _core(file) for file in files}
+    filtered = _filtered_by_their_first(images, cores)
+    for name, core in cores.items():
+        yield name, replace(core, seccomp_mode=_FILTER) if name in filtered else core
+
+
+def _core(file: Path) -> Core:
+    try:
+        return criu_wire.core_of(criu_images.first(file.read_bytes()))
+    except ValueError as cause:
+        raise ValueError(f"{file.name}: {cause}") from cause
+
+
+def _filtered_by_their_first(images: Path, cores: Mapping[str, Core]) -> frozenset[str]:
+    """The threads that have no seccomp filter of their own in the images, and get those of their process."""
+    processes, filters = images / "pstree.img", images / "seccomp.img"
+    if not processes.exists() or not filters.exists():
+        return frozenset()
+    shared = criu_wire.synchronized_filters(criu_images.first(filters.read_bytes()))
+    found: set[str] = set()
+    for node in map(criu_wire.process_node_of, criu_images.entries(processes.read_bytes())):
+        first = cores.get(_name(node.pid))
+        if first and first.seccomp_mode == _FILTER and first.seccomp_filter in shared:
+            found |= {_name(thread) for thread in node.threads}
+    return frozenset(name for name in found if name in cores and not cores[name].seccomp_mode)
+
+
+def _name(thread: int) -> str:
+    return f"core-{thread}.img"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Every ``*_of`` takes one message (``criu_images.entries`` gives them) and raises ``ValueError`` when
 it is none of that type. Fields that CRIU does not always write are ``None`` when they are absent.
 
-Source: CRIU, images/{inventory,pstree,core,creds,pagemap,stats}.proto; ``criu_entries`` names the others.
+Source: CRIU, images/{inventory,pstree,core,creds,pagemap,seccomp,stats}.proto; ``criu_entries`` names the others.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ PRESENT: Final = 4
 _TCP: Final = 6
 _UNCONNECTED: Final = (0, 7, 10)  # none, TCP_CLOSE, TCP_LISTEN
 _U32: Final = (1 << 32) - 1
+_TSYNC: Final = 1  # Source: linux/seccomp.h, SECCOMP_FILTER_FLAG_TSYNC
 # Source: linux/socket.h, linux/net.h
 _AF_UNIX: Final = 1
 _AF_NETLINK: Final = 16
@@ -97,6 +98,7 @@ class Core:
         command: of the task, up to 15 characters; "" for a thread other than the first.
         seccomp_mode: 0 off, 1 strict, 2 filter; None where the image does not say.
         credentials: None where the image does not say.
+        seccomp_filter: place of the filter that it set last in ``seccomp.img``; None where it has none of its own.
     """
 
     command: str
@@ -105,6 +107,7 @@ class Core:
     loginuid: int | None
     oom_score_adj: int | None
     credentials: Credentials | None
+    seccomp_filter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,14 @@ def core_of(message: bytes) -> Core:
         loginuid=task.loginuid if task.HasField("loginuid") else None,
         oom_score_adj=task.oom_score_adj if task.HasField("oom_score_adj") else None,
         credentials=_credentials(thread.creds) if thread.HasField("creds") else None,
+        seccomp_filter=thread.seccomp_filter if thread.HasField("seccomp_filter") else None,
     )
+
+
+def synchronized_filters(message: bytes) -> frozenset[int]:
+    """Places of the filters in ``seccomp.img`` that are set for all threads of the process that sets them."""
+    found = _parse(images_pb2.seccomp_entry, message).seccomp_filters
+    return frozenset(place for place, one in enumerate(found) if one.flags & _TSYNC)
 
 
 def _mask(words: list[int]) -> int:

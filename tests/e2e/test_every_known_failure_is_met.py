@@ -123,6 +123,7 @@ def test_it_is_restored_and_its_log_goes_on(met: Round, pod: str) -> None:
         ("memory", "root", {"sees"}, {"sees"}),
         ("memory", "volume", {"sees"}, {"sees"}),
         ("forking", "children", {30}, {30}),
+        ("confined", "modes", {"2 2 2 2"}, {"2 2 2 2"}),
     ],
 )
 def test_what_it_holds_is_there_again(

@@ -165,7 +165,7 @@ ORIGINALS: Final = (
     Original("memory", programs.MEMORY, volumes={"vol": EMPTY}),
     Original(
         "confined",
-        programs.PLAIN,
+        programs.THREADS,
         container={"securityContext": {**STRICT, "readOnlyRootFilesystem": True}},
     ),
     Original("privileged", programs.PLAIN, container={"securityContext": {"privileged": True}}),

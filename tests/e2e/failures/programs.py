@@ -215,6 +215,20 @@ segment = libc.shmat(libc.shmget(4711, 4096, 0o1600), None, 0)
     + _GO_ON
 )
 PLAIN: Final = _BEGIN + _GO_ON
+# threads, and whether a seccomp filter holds for each
+THREADS: Final = (
+    _BEGIN
+    + """
+import _thread
+for _ in range(3):
+    _thread.start_new_thread(time.sleep, (1e6,))
+def modes():
+    files = [f'/proc/self/task/{t}/status' for t in os.listdir('/proc/self/task')]
+    return ' '.join(text(file).split('Seccomp:')[1].split()[0] for file in files)
+holds['modes'] = modes
+"""
+    + _GO_ON
+)
 COUNTING: Final = """
 n=0; while :; do n=$((n + 1)); echo "tick $n"; sleep 0.2; done
 """
