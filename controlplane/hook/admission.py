@@ -18,13 +18,14 @@ import msgspec
 from controlplane.hook import patching
 from controlplane.hook.index import ClusterSeen, Index
 from controlplane.hook.patching import Operation
-from controlplane.kube.asking import asks, container_of, difference
+from controlplane.kube.asking import asks, claimed_mount, container_of, difference
 from controlplane.kube.workloads import (
     CHECKPOINT,
     MUTATED,
     NOT_RESTORED,
     RUNTIME_CLASS,
     SNAP,
+    WITH_VOLUMES,
     ContainerSeen,
     PodSeen,
     chosen,
@@ -164,7 +165,13 @@ def _offer(
     candidates = index.find(policy.cluster, pod, container)
     if not candidates:
         raise _Alone("there is no checkpoint of this workload")
-    wanted = asks(spec, container_of(spec, container.name), policy.key)
+    given = container_of(spec, container.name)
+    if (path := claimed_mount(spec, given)) and pod.annotations.get(WITH_VOLUMES) != "true":
+        raise _Alone(
+            f"it may write to the claimed volume at {path}, whose content is not the checkpoint's "
+            f'(annotation {WITH_VOLUMES}: "true" accepts that)'
+        )
+    wanted = asks(spec, given, policy.key)
     reason = ""
     for offer in candidates:
         if different := difference(offer.asks, wanted):

@@ -42,6 +42,20 @@ def container_of(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return next((c for c in _list(spec.get("containers")) if c.get("name") == name), {})
 
 
+def claimed_mount(spec: Mapping[str, Any], container: Mapping[str, Any]) -> str:
+    """Where the container may write to a volume that has a life of its own; empty: nowhere."""
+    claims = {
+        str(volume.get("name")): _dict(volume.get("persistentVolumeClaim"))
+        for volume in _list(spec.get("volumes"))
+        if "persistentVolumeClaim" in volume or "ephemeral" in volume
+    }
+    for mount in _list(container.get("volumeMounts")):
+        claim = claims.get(str(mount.get("name")))
+        if claim is not None and not (mount.get("readOnly") or claim.get("readOnly")):
+            return str(mount.get("mountPath"))
+    return ""
+
+
 def difference(had: Mapping[str, str], wants: Mapping[str, str]) -> str:
     """What the new container asks for otherwise than the checkpointed one, as a phrase; "": nothing."""
     different = sorted(n for n in had.keys() | wants.keys() if had.get(n) != wants.get(n))

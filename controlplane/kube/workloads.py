@@ -30,6 +30,9 @@ REQUEST: Final = PREFIX + "checkpoint-request"  # trigger annotation: each new v
 DELETE_LAST: Final = (
     PREFIX + "delete-last"
 )  # "true": auto_delete_pod may take the last ready replica
+WITH_VOLUMES: Final = (
+    PREFIX + "restore-with-volumes"
+)  # "true": hooks give a checkpoint to pods that may write to claimed volumes too
 TEMPLATE_HASH: Final = "pod-template-hash"
 REVISION_HASH: Final = "controller-revision-hash"
 _MIRROR: Final = "kubernetes.io/config.mirror"

@@ -209,6 +209,26 @@ def test_a_pod_that_asks_for_something_else_is_left_alone_and_told_why(
     assert after["spec"] == pod["spec"]
 
 
+def _with_claim(**mount: Any) -> dict[str, Any]:
+    pod = new_pod("web-1")
+    (container,) = pod["spec"]["containers"]
+    container["volumeMounts"].append({"name": "data", "mountPath": "/data", **mount})
+    pod["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "d"}})
+    return pod
+
+
+def test_memory_is_not_put_beside_a_volume_that_went_on_without_it() -> None:
+    offers = (offer(_with_claim()),)
+    given, pod = reviewed(_with_claim(), offers=offers)
+    assert (given.restores, "runtimeClassName" in pod["spec"]) == ({}, False)
+    assert "claimed volume at /data" in reason(pod)
+    agreed = _with_claim()
+    agreed["metadata"]["annotations"] = {"snap.weaversoft.io/restore-with-volumes": "true"}
+    assert reviewed(agreed, offers=offers)[0].restores
+    read_only = _with_claim(readOnly=True)
+    assert reviewed(read_only, offers=(offer(_with_claim(readOnly=True)),))[0].restores
+
+
 def test_what_every_pod_has_under_another_name_is_no_difference() -> None:
     pod = json.loads(json.dumps(new_pod()).replace("x7k2p", "zzzzz"))
     pod["spec"]["containers"][0]["securityContext"] = {}
