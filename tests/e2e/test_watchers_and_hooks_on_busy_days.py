@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -166,14 +170,40 @@ def test_a_registry_that_is_away_means_a_cold_start(operated: Operated) -> None:
         operated.cluster.delete("deployment", "distant")
 
 
-def test_certificates_of_a_minute_are_renewed_and_the_hook_goes_on(operated: Operated) -> None:
-    shown = operated.plane.data / "hook-tls" / "server.pem"
-    first = shown.read_text()
+def test_certificates_of_a_minute_are_renewed_while_pods_are_made(operated: Operated) -> None:
+    cluster = operated.cluster
+    manifest = deployment(cluster, "renewed", 1, 1)
+    manifest["spec"]["template"]["spec"]["schedulerName"] = "nobody"  # they need not run
+    cluster.apply(manifest)
+    first, made = certificate(operated), 1
 
     def is_renewed() -> bool:
-        answer = operated.rest.get("/snaphook/h/test-connectivity")
-        assert answer["webhook_reached"] is True, answer
-        return shown.read_text() != first
+        nonlocal made
+        made += 2
+        cluster.kubectl("scale", "deployment/renewed", f"--replicas={made}")
+        return certificate(operated) != first
 
-    operated.wait(is_renewed, "another certificate", 2.0 * LIFE_S)
-    assert operated.rest.get("/snaphook/h/test-connectivity")["webhook_reached"] is True
+    try:
+        operated.wait(is_renewed, "another certificate", 2.0 * LIFE_S)
+        is_renewed()  # a few more, after it
+        operated.wait(lambda: len(operated.pods("renewed")) == made, f"{made} pods")
+        told = [
+            p["metadata"].get("annotations", {}).get(NOT_RESTORED) for p in operated.pods("renewed")
+        ]
+        assert set(told) == {"main: there is no checkpoint of this workload"}
+        assert operated.rest.get("/snaphook/h/test-connectivity")["webhook_reached"] is True
+    finally:
+        cluster.delete("deployment", "renewed")
+
+
+def certificate(operated: Operated) -> bytes | None:
+    """What the hook shows to who connects now, by what the cluster was told of it."""
+    (webhook,) = operated.cluster.get("mutatingwebhookconfiguration", "snap-h")["webhooks"]
+    client = webhook["clientConfig"]
+    url = urlsplit(client["url"])
+    trusted = ssl.create_default_context(cadata=base64.b64decode(client["caBundle"]).decode())
+    with (
+        socket.create_connection((url.hostname, url.port), 10) as plain,
+        trusted.wrap_socket(plain, server_hostname=url.hostname) as connection,
+    ):
+        return connection.getpeercert(binary_form=True)

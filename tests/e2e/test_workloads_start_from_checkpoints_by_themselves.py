@@ -120,6 +120,57 @@ def test_a_hook_runs_before_its_pod_counts_as_started(operated: Operated) -> Non
     cluster.delete("deployment", "hooked")
 
 
+def test_a_confined_pods_hook_has_no_more_rights_than_it(operated: Operated) -> None:
+    """What the Pod Security Standard "restricted" lets through: another user, nothing to gain, nothing to write to."""
+    cluster = operated.cluster
+    probe = {"exec": {"command": ["sh", "-c", "[ -e /work/ready ]"]}, "periodSeconds": 1}
+    manifest = deployment(
+        cluster,
+        "confined",
+        1,
+        1,
+        command=["sh", "-c", "echo >/work/ready; while :; do echo tick; sleep 1; done"],
+        startupProbe=probe | {"failureThreshold": 60},
+        readinessProbe=probe,
+        volumeMounts=[{"name": "work", "mountPath": "/work"}],
+        securityContext={
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "runAsNonRoot": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    )
+    words = [
+        "sh",
+        "-c",
+        "id -u >/work/hooked; cat /proc/self/status $SNAP_RESTORED_FILE >>/work/hooked",
+    ]
+    template = manifest["spec"]["template"]
+    template["spec"]["volumes"] = [{"name": "work", "emptyDir": {}}]
+    template["metadata"]["annotations"] = {
+        "snap.weaversoft.io/post-restore": "exec",
+        "snap.weaversoft.io/post-restore-command": json.dumps(words),
+    }
+    cluster.apply(manifest)
+    (first,) = operated.wait_ready("confined", 1)
+    operated.wait_checkpoint("w", "confined")
+    cluster.kubectl("scale", "deployment/confined", "--replicas=2")
+    pods = operated.wait_ready("confined", 2)
+    (later,) = [p for p in pods if p["metadata"]["uid"] != first["metadata"]["uid"]]
+    assert was_restored(operated, later), notes(later)
+    name = later["metadata"]["name"]
+    said = cluster.kubectl("exec", name, "--", "cat", "/work/hooked")
+    assert said.startswith("1000\n")
+    status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+    assert {status[field] for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert f'"pod_name": "{name}"' in said
+    cluster.delete("deployment", "confined")
+
+
 def test_a_webhook_that_is_edited_or_deleted_comes_back(operated: Operated) -> None:
     cluster = operated.cluster
     patch = json.dumps([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}])
