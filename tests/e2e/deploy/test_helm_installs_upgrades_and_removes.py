@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,7 +14,7 @@ from deploy.devnode.world import REGISTRY
 from deploy.helm import rendering
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
-from tests.e2e.deploy import installations, interrupting
+from tests.e2e.deploy import installations, interrupting, rights
 from tests.e2e.deploy.installations import RESTART, SETTLE_S, Installation
 
 pytestmark = pytest.mark.cluster
@@ -80,14 +81,12 @@ def test_both_nodes_join_and_helm_agrees(release: Release) -> None:
     assert "Phase:          Succeeded" in release.helm("test", "snap")
 
 
-def test_the_agent_may_do_no_more_than_was_promised(release: Release) -> None:
-    account = f"--as=system:serviceaccount:{NAMESPACE}:snap-agent"
-    may = release.cluster.kubectl(
-        "auth", "can-i", "create", "nodes", "--subresource=checkpoint", account
-    )
-    assert may.strip() == "yes"
+@pytest.mark.parametrize("account", ["snap-agent", "snap-api"])
+def test_both_accounts_may_do_what_the_papers_say_and_no_more(
+    release: Release, account: str
+) -> None:
     anybody = _rights(release.cluster, "default")
-    assert _rights(release.cluster, "snap-agent") - anybody == {"nodes/checkpoint"}
+    assert _rights(release.cluster, account) - anybody == rights.documented(account)
 
 
 def test_a_pod_is_checkpointed_before_and_after_an_upgrade(release: Release) -> None:
@@ -161,8 +160,14 @@ def test_nothing_of_it_stays_in_the_cluster_or_on_its_nodes(release: Release) ->
         assert place.read_text() == uid
 
 
-def _rights(cluster: Cluster, account: str) -> set[str]:
-    """The resources that a service account may do anything with."""
+def _rights(cluster: Cluster, account: str) -> set[tuple[str, str]]:
+    """What a service account may do: (resource and name, verb)."""
     who = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
-    lines = cluster.kubectl("auth", "can-i", "--list", who).splitlines()[1:]
-    return {line.split()[0] for line in lines if not line.startswith(" ")}
+    table = cluster.kubectl("auth", "can-i", "--list", who, "-n", NAMESPACE)
+    rows = re.findall(r"^(\S+) +\[\] +\[(.*?)\] +\[(.*?)\]$", table, re.MULTILINE)
+    return {
+        (f"{resource} {name}".strip(), verb)
+        for resource, names, verbs in rows
+        for name in names.split() or [""]
+        for verb in verbs.split()
+    }
