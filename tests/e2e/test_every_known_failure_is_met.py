@@ -322,24 +322,15 @@ def test_a_part_of_the_dump_is_killed_and_the_original_goes_on(met: Round, part:
 
 
 def test_new_connections_wait_no_longer_than_the_freeze(met: Round) -> None:
-    for _ in range(3):  # a busy machine may be late itself
-        longest_s = _longest_wait(met)
-        if longest_s < 1:
-            break
-    assert longest_s < 1  # a packet that was dropped is sent again after a second
-
-
-def _longest_wait(met: Round) -> float:
-    """How long a connection to a pod had to wait at most, while it was checkpointed."""
     address = met.pods()["network"]["status"]["podIP"]
     longest, done = [0.0], threading.Event()
 
     def connect() -> None:
-        for _ in range(100):  # as many as may wait to be accepted
+        for _ in range(60):  # half as many as may wait to be accepted: there may be a second try
             began = time.monotonic()
             socket.create_connection((address, 7001), timeout=10).close()
             longest[0] = max(longest[0], time.monotonic() - began)
-            if done.wait(0.03):
+            if done.wait(0.05):
                 return
 
     with ThreadPoolExecutor(1) as pool:
@@ -350,7 +341,7 @@ def _longest_wait(met: Round) -> float:
             done.set()
         connecting.result()
     assert status == 200, answer
-    return longest[0]
+    assert longest[0] < 1  # a packet that was dropped is sent again after a second
 
 
 def test_an_open_exec_does_not_fail_the_dump(met: Round) -> None:
