@@ -160,7 +160,7 @@ def test_a_confined_pods_hook_has_no_more_rights_than_it(operated: Operated) -> 
     cluster.kubectl("scale", "deployment/confined", "--replicas=2")
     pods = operated.wait_ready("confined", 2)
     (later,) = [p for p in pods if p["metadata"]["uid"] != first["metadata"]["uid"]]
-    assert was_restored(operated, later), notes(later)
+    operated.wait_restored(later)
     name = later["metadata"]["name"]
     said = cluster.kubectl("exec", name, "--", "cat", "/work/hooked")
     assert said.startswith("1000\n")
