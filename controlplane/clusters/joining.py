@@ -20,6 +20,8 @@ class Joining:
 
     def is_of_cluster(self, token: str) -> bool:
         """Whether a cluster gave it out, which has to be asked."""
+        if self._tokens.has_verified(token):
+            return False
         return isinstance(accounts.unverified(token).get(_OF_A_POD), dict)
 
     async def check(self, token: str, cluster: str = "") -> JoinClaims:

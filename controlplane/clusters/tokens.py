@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +22,7 @@ AUDIENCE: Final = "snap-agent"
 ISSUER: Final = "snap"
 _KEY: Final = "system/join-token-key"
 _ALGORITHM: Final = "HS256"
+_REMEMBERED: Final = 1024  # tokens whose signature is not looked at again
 
 
 class JoinRefusal(StrEnum):
@@ -79,6 +81,7 @@ class JoinTokens:
         self._ca_pem = ca_pem
         self._known: dict[str, JoinTokenRow | None] = {}
         self._revision = -1
+        self._verified: dict[bytes, tuple[str, str]] = {}
 
     async def issue(self, cluster: str, actor: Actor) -> JoinToken:
         """A new token for the agents of ``cluster`` (which exists)."""
@@ -112,6 +115,29 @@ class JoinTokens:
         Raises:
             Unauthenticated: it is not one of ours, or revoked; the message says which.
         """
+        token_id, cluster = self._verified.get(_digest(token)) or self._verify(token)
+        row = await self._row(token_id)
+        if row is None or row.cluster != cluster:
+            raise Unauthenticated(
+                "The join token is not known here any more; make a new one.",
+                details=JoinRefusal.UNKNOWN_TOKEN,
+            )
+        if row.revoked_at is not None:
+            raise Unauthenticated(
+                "The join token was revoked; make a new one.", details=JoinRefusal.REVOKED
+            )
+        return JoinClaims(row.cluster, token_id, is_expired=row.expires_at <= clock.now())
+
+    def has_verified(self, token: str) -> bool:
+        """Whether ``token`` was found to be signed here before; it may be revoked since."""
+        return _digest(token) in self._verified
+
+    def _verify(self, token: str) -> tuple[str, str]:
+        """Id and cluster of a token that was signed here; remembered: a whole cluster joins with one.
+
+        Raises:
+            Unauthenticated: it is not one of ours.
+        """
         try:
             claims = jwt.decode(
                 token,
@@ -124,18 +150,11 @@ class JoinTokens:
         except jwt.InvalidTokenError as cause:
             message = "The join token is not one of this control plane."
             raise Unauthenticated(message, details=JoinRefusal.UNKNOWN_TOKEN) from cause
-        token_id = str(claims["jti"])
-        row = await self._row(token_id)
-        if row is None or row.cluster != claims["sub"]:
-            raise Unauthenticated(
-                "The join token is not known here any more; make a new one.",
-                details=JoinRefusal.UNKNOWN_TOKEN,
-            )
-        if row.revoked_at is not None:
-            raise Unauthenticated(
-                "The join token was revoked; make a new one.", details=JoinRefusal.REVOKED
-            )
-        return JoinClaims(row.cluster, token_id, is_expired=row.expires_at <= clock.now())
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        said = str(claims["jti"]), str(claims["sub"])
+        self._verified[_digest(token)] = said
+        return said
 
     async def _row(self, token_id: str) -> JoinTokenRow | None:
         """The row of a token; kept until any token's changes: a whole cluster joins with one."""
@@ -163,6 +182,10 @@ class JoinTokens:
             return agents.revoke_tokens(db, cluster, token_id) > 0
 
         return await self._store.write(run)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 async def open_key(store: Store, sealer: Sealer) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -10,9 +12,11 @@ import pytest
 
 from controlplane.clusters.accounts import ServiceAccounts
 from controlplane.clusters.joining import Joining
-from controlplane.clusters.tokens import JoinClaims, JoinRefusal
+from controlplane.clusters.tokens import JoinClaims, JoinRefusal, JoinTokens
 from controlplane.errors import Denied, Failed, NotFound, Retryable, SnapError, Unauthenticated
+from controlplane.identity import Actor, Role
 from controlplane.kube.client import KubeClient
+from controlplane.store.database import open_store
 from tests.fakes.kube_server import Fault, KubeServer
 
 EXTRA = "authentication.kubernetes.io/"
@@ -138,11 +142,19 @@ async def test_what_comes_beside_a_session_is_known_by_it(
         await accounts.known("x.y.z")
 
 
-async def test_the_two_kinds_are_told_apart(accounts: ServiceAccounts, fake: KubeServer) -> None:
-    joining = Joining(None, accounts)  # type: ignore[arg-type] # no join tokens are checked
-    token = _token(fake, node_name="n1")
-    assert joining.is_of_cluster(token)
-    assert not joining.is_of_cluster(jwt.encode({"iss": "snap"}, "k" * 32))
-    assert not joining.is_of_cluster("no token at all")
-    assert (await joining.check(token, "c1")).node == "n1"
-    assert (await joining.check(token)).node == "n1"
+async def test_the_two_kinds_are_told_apart(
+    accounts: ServiceAccounts, fake: KubeServer, tmp_path: Path
+) -> None:
+    with closing(open_store(tmp_path)) as store:
+        tokens = JoinTokens(store, b"k" * 32, 60.0, lambda: "")
+        joining = Joining(tokens, accounts)
+        token = _token(fake, node_name="n1")
+        assert joining.is_of_cluster(token)
+        assert not joining.is_of_cluster(jwt.encode({"iss": "snap"}, "k" * 32))
+        assert not joining.is_of_cluster("no token at all")
+        assert (await joining.check(token, "c1")).node == "n1"
+        assert (await joining.check(token)).node == "n1"
+        given = await tokens.issue("c2", Actor("root", Role.ADMINISTRATOR))
+        for _ in range(2):
+            assert not joining.is_of_cluster(given.token)
+            assert (await joining.check(given.token, "c2")).cluster == "c2"
