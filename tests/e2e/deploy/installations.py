@@ -17,7 +17,7 @@ SETTLE_S: Final = 300.0  # of a machine that may be busy with much else
 RESTART: Final = ("SNAP_RUNTIME_RESTART", "pkill -x containerd")  # the node's init starts it
 ADMIN: Final = "snap-admin"
 _PREPARED: Final = ("/etc/containerd", "/opt/snap/bin", "/opt/snap/criu", "/usr/local/sbin")
-_KINDS: Final = "all,clusterroles,clusterrolebindings,runtimeclasses"
+_KINDS: Final = "all,clusterroles,clusterrolebindings,runtimeclasses,mutatingwebhookconfigurations"
 Files = dict[str, tuple[int, bytes]]
 
 
@@ -61,6 +61,13 @@ class Installation:
         """Tell the control plane where checkpoint images go."""
         details = self.cluster.world.registry_details()
         self.rest().post("/config/registry/create", {"name": REGISTRY, **details})
+
+    def start_hook(self) -> None:
+        """Have a hook registered in the cluster."""
+        rest = self.rest()
+        rest.post("/snaphook", {"name": "left", "cluster_name": self.known_as})
+        rest.post("/snaphook/left/start", {})
+        assert self.cluster.exists("mutatingwebhookconfiguration", "snap-left")
 
     def agents(self) -> dict[str, str]:
         """The id of each node's agent pod."""

@@ -151,6 +151,7 @@ def test_jobs_go_on_while_both_programs_are_replaced(pushing: Release) -> None:
 def test_nothing_of_it_stays_in_the_cluster_or_on_its_nodes(release: Release) -> None:
     cluster = release.cluster
     assert installations.prepared(cluster) != release.before
+    release.start_hook()
     agents = release.agents()
     assert set(agents) == {"node1", "node2"}
     release.helm("uninstall", "snap", "--wait", "--timeout", "400s")

@@ -1,4 +1,5 @@
-"""Take SNAP's labels and its condition off every node; a job runs this after SNAP was removed.
+"""Take SNAP's labels and its condition off every node, and its hooks' webhooks away; a job runs this after SNAP was
+removed.
 
 Source: the Kubernetes API's strategic merge patch: a label of null and a condition with ``$patch: delete`` go away.
 """
@@ -16,6 +17,8 @@ from typing import Any
 ACCOUNT = Path(os.environ.get("SNAP_ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 PREFIX = "snap.weaversoft.io/"
 CONDITION = "SnapReady"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+OURS = "?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dsnap"
 
 
 def call(method: str, path: str, body: object = None) -> Any:
@@ -55,9 +58,18 @@ def forget(node: Any) -> str:
     return f"{name}: {len(labels)} labels and {len(ours)} conditions removed"
 
 
+def unregister(webhook: Any) -> str:
+    """Take a hook's webhook away, which nobody answers any more; one line about it."""
+    name = webhook["metadata"]["name"]
+    call("DELETE", f"{WEBHOOKS}/{name}")
+    return f"webhook {name} removed"
+
+
 def main() -> int:
-    """Forget on every node; the exit status."""
+    """Forget on every node, and every webhook; the exit status."""
     try:
+        for webhook in call("GET", WEBHOOKS + OURS)["items"]:
+            sys.stdout.write(unregister(webhook) + "\n")
         for node in call("GET", "/api/v1/nodes")["items"]:
             sys.stdout.write(forget(node) + "\n")
     except (OSError, http.client.HTTPException) as cause:
