@@ -27,6 +27,7 @@ from agent.image.push import Pusher
 from agent.image.reference import ImageReference, Keychain
 from agent.link.frames import GrantNews, PullAccessNews
 from agent.restore.grants import Grants, SignedGrant
+from agent.restore.laziness import Mode
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ class Trust:
         """How to read ``image`` (``<host>/<repository>@sha256:…``); None: nothing special is known."""
         reference = ImageReference.parse(image)
         return self._keychain.access(reference.host, reference.repository)
+
+    def is_lazy(self, image: Digest) -> bool:
+        """Whether pods that do not say how may get the memory of ``image`` lazily."""
+        return bool(self.kept.modes(image) & {Mode.LAZY, Mode.AUTO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +149,7 @@ class ShelfArchives:
         Raises:
             NotFound: it is not here.
         """
-        with self._cache.hold(Digest(image_digest)) as parts:
+        wanted = Digest(image_digest)
+        with self._cache.hold(wanted):
+            parts = await self._cache.flat(wanted)
             yield _OpenArchive(parts, await asyncio.to_thread(archive.size, parts))

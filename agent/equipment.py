@@ -20,8 +20,9 @@ from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import JobState
 from agent.image.bases import Bases
-from agent.image.cache import Cache, JobFetcher
+from agent.image.cache import Cache
 from agent.image.importing import Importer
+from agent.image.prefetching import JobFetcher
 from agent.image.push import Pusher
 from agent.insights.service import Insights
 from agent.jobs.runner import Runner
@@ -132,7 +133,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     )
     uploads = Uploads()
     return Equipment(
-        workers=_workers(parts, JobFetcher(cache, trust.access), uploads),
+        workers=_workers(parts, JobFetcher(cache, trust.access, trust.is_lazy), uploads),
         uploads=uploads,
         archives=parts.archives,
         trust=trust,

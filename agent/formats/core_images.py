@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from agent.formats import criu_images, criu_wire
-from agent.formats.criu_wire import Core
+from agent.formats import criu_images, criu_wire, memory_chain
+from agent.formats.criu_wire import Core, PageRun
 
 _FILTER: Final = 2
 
@@ -69,7 +69,7 @@ class Memory:
 
 
 def memory(images: Path) -> Memory:
-    """The pages of ``images`` (flat, no ``parent``).
+    """The pages of ``images``, in one folder or a chain of folders named ``parent``.
 
     Raises:
         ValueError: a pagemap is damaged, or its pages file is shorter than it says. CRIU (4.2.1) does not fail on
@@ -77,22 +77,41 @@ def memory(images: Path) -> Memory:
     """
     total = lazy = 0
     for file in sorted(images.glob("pagemap-*.img")):
-        try:
-            head, *runs = criu_images.entries(file.read_bytes())
-            wanted = later = 0
-            for run in map(criu_wire.page_run_of, runs):
-                if run.flags & criu_wire.PRESENT:
-                    size = run.pages * criu_images.PAGE_SIZE
-                    wanted += size
-                    later += size if run.flags & criu_wire.LAZY else 0
-            pages = images / f"pages-{criu_wire.pages_id_of(head)}.img"
-            present = pages.stat().st_size if pages.exists() else 0
-        except ValueError as cause:
-            raise ValueError(f"{file.name}: {cause}") from cause
-        if present < wanted:
-            raise ValueError(f"{pages.name} has {present} bytes, {file.name} needs {wanted}")
-        total, lazy = total + wanted, lazy + later
+        for run in _runs(file):
+            if run.flags & (criu_wire.PRESENT | criu_wire.IN_PARENT):
+                size = run.pages * criu_images.PAGE_SIZE
+                total += size
+                lazy += size if run.flags & criu_wire.LAZY else 0
+    for folder in _parents(images):
+        for file in sorted(folder.glob("pagemap-*.img")):
+            _runs(file)
     return Memory(total, lazy, sum(1 for _ in images.glob("mm-*.img")))
+
+
+def _parents(images: Path) -> Iterator[Path]:
+    folder = images
+    for _ in range(memory_chain.MAX_LEVELS):
+        folder /= "parent"
+        if not folder.is_dir():
+            return
+        yield folder
+
+
+def _runs(file: Path) -> list[PageRun]:
+    """What a pagemap says, checked against the size of the pages beside it."""
+    try:
+        head, *messages = criu_images.entries(file.read_bytes())
+        runs = list(map(criu_wire.page_run_of, messages))
+        pages = file.with_name(f"pages-{criu_wire.pages_id_of(head)}.img")
+    except ValueError as cause:
+        raise ValueError(f"{file.name}: {cause}") from cause
+    stored = sum(run.pages for run in runs if run.flags & criu_wire.PRESENT)
+    wanted, present = stored * criu_images.PAGE_SIZE, 0
+    if pages.exists():
+        present = pages.stat().st_size
+    if present < wanted:
+        raise ValueError(f"{pages.name} has {present} bytes, {file.name} needs {wanted}")
+    return runs
 
 
 def pages_bytes(images: Path) -> int:

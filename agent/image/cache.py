@@ -1,8 +1,9 @@
-"""The node's cache of fetched checkpoint images: one folder of flat parts per manifest digest.
+"""The node's cache of fetched checkpoint images.
 
-``<root>/<hex>/`` is whole and checked; ``<root>/<hex>.tmp-…`` is being fetched, or was when an agent died,
-and is swept at the start. ``<root>/<hex>.unsynced`` names the boot in which the folder was made while it
-is not yet on the disk for sure: after a power cut such a folder is not believed.
+``<root>/<hex>/`` is one image's folder of parts, by its manifest's digest: whole, checked, its memory the chain
+that the image says, the pages files of which are links to ``<root>/windows/`` (``windows``). Beside it,
+``<root>/<hex>.flat/`` is the same with flat memory, for those who can't read a chain; made when it is asked
+for. How folders come and go: ``folders``.
 """
 
 from __future__ import annotations
@@ -11,29 +12,30 @@ import asyncio
 import logging
 import os
 import re
-import secrets
-import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agent.errors import NotFound, SnapError
 from agent.formats.digest import Digest
-from agent.formats.jobs import FetchSpec, Progress, RegistryAccess, Report
-from agent.image import fetch, unpack
+from agent.formats.jobs import Progress, RegistryAccess, Report
+from agent.image import fetch, folders, room
 from agent.image.backoff import Backoff
+from agent.image.fetch import ImageFetch
+from agent.image.flats import Flats
 from agent.image.reference import ImageReference
 from agent.image.registry import Registry
+from agent.image.windows import Windows
+from agent.runtimes import commands
 
 _log: Final = logging.getLogger(__name__)
 _HURRIED: Final = Backoff(tries=2, first_s=0.5)
 _LAYERS_AT_ONCE: Final = 4  # over all fetches; their buffers stay below 20 MiB
+_SWEPT_WITHIN_S: Final = 60.0
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class CacheLimits:
     """How much the cache may hold.
 
     Attributes:
-        size_bytes: of all images together; the one that was used longest ago goes first.
+        size_bytes: of all images together, what they share counted once; the one that was used
+            longest ago goes first.
         free_floor_bytes: stays free on the disk, whatever else fills it.
     """
 
@@ -74,24 +77,41 @@ class Cache:
         self._limits = limits
         self._backoff = backoff or Backoff()
         self._allowed_realms = tuple(allowed_realms)
+        self._windows = Windows(root / "windows")
+        self._flats = Flats()
         self._transfers: dict[Digest, _Transfer] = {}
         self._held: Counter[Digest] = Counter()
-        self._sizes: dict[Digest, int] = {}
-        self._reserved: dict[Digest, int] = {}
+        self._sizes: dict[Digest, int] = {}  # without what is in windows
+        self._reserved: dict[str, int] = {}
+        self._fetching: list[ImageFetch] = []
         self._room = asyncio.Lock()
         self._slots = asyncio.Semaphore(_LAYERS_AT_ONCE)
         self._syncing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Find what is there, and sweep what an agent that died left half-done."""
-        self._sizes = await asyncio.to_thread(_sweep, self._root)
+        await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        found = {path.name: path for path in folders.sweep(self._root)}
+        seen: set[tuple[int, int]] = set()
+        self._windows.open(seen)
+        for name, path in found.items():
+            if _HEX.fullmatch(name):
+                self._sizes[Digest(f"sha256:{name}")] = folders.size(path, seen)
+        self._flats.open(found.values(), seen)
 
     async def close(self) -> None:
         """Stop what is under way."""
-        tasks = [one.task for one in self._transfers.values()]
+        tasks = [*(one.task for one in self._transfers.values()), *self._flats.under_way]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *self._syncing, return_exceptions=True)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all images, what they share counted once."""
+        return sum(self._sizes.values()) + self._flats.size + self._windows.size
 
     def find(self, wanted: Digest) -> Path | None:
         """The parts of an image that is here; it counts as used now."""
@@ -132,6 +152,8 @@ class Cache:
     ) -> Path:
         """The folder with the parts of ``image`` (``<host>/<repository>@sha256:…``), all checked.
 
+        Its memory may be a chain of folders (``flat``: never).
+
         At once when it is here. Calls for one digest share one transfer. Hold it (``hold``) before
         awaiting anything else: a folder that nobody holds may be evicted.
 
@@ -165,12 +187,39 @@ class Cache:
                 transfer.task.cancel()
                 await asyncio.wait([transfer.task])
 
+    async def flat(self, wanted: Digest) -> Path:
+        """The same parts with flat memory, made beside unless they are there. Hold the image meanwhile.
+
+        Calls for one image share the work, which goes on when they are cancelled.
+
+        Raises:
+            NotFound: the image is not here.
+            Refused: its memory does not hold together, or there is no room (INSUFFICIENT_STORAGE).
+            Broken: the disk failed.
+        """
+        with self.hold(wanted) as folder:
+            return await self._flats.get(folder, self._made)
+
+    @asynccontextmanager
+    async def _made(self, folder: Path, size: int) -> AsyncIterator[Path]:
+        """Room for ``size`` bytes, and a place that is ``folder`` after the block, or gone if it fails."""
+        with room.disk_errors(self._root):
+            async with self._room_for(folder.name, size):
+                try:
+                    async with folders.making(folder) as partial:
+                        yield partial
+                except BaseException:
+                    await commands.finish(self._windows.forget_unused(), _SWEPT_WITHIN_S)
+                    raise
+
     async def remove(self, wanted: Digest) -> bool:
         """Remove an image unless it is held; False: it was not here or is held."""
         if wanted not in self._sizes or self._held[wanted] > 0:
             return False
         del self._sizes[wanted]  # first, so that nobody finds it while it goes
-        await asyncio.to_thread(_delete, self._folder(wanted))
+        await asyncio.to_thread(self._flats.remove, self._folder(wanted))
+        await asyncio.to_thread(folders.delete, self._folder(wanted))
+        await self._windows.forget_unused()
         return True
 
     def _folder(self, wanted: Digest) -> Path:
@@ -194,7 +243,6 @@ class Cache:
 
     def _ended(self, reference: ImageReference, task: asyncio.Task[Path]) -> None:
         self._transfers.pop(reference.digest, None)
-        self._reserved.pop(reference.digest, None)
         if not task.cancelled() and (failure := task.exception()) is not None:
             words = failure.message if isinstance(failure, SnapError) else repr(failure)
             _log.warning("fetching %s failed: %s", reference, words)
@@ -205,28 +253,42 @@ class Cache:
         """``backoff``: how patiently the registry is asked for the image's description."""
         wanted = reference.digest
         folder = self._folder(wanted)
-        partial = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
         async with Registry.connect(access, self._allowed_realms) as registry:
             image = await fetch.describe(registry, reference, backoff)
-            await self._make_room(wanted, image.expected_bytes)
-            try:
-                with unpack.disk_errors(self._root):
-                    await asyncio.to_thread(partial.mkdir, 0o700)
-                fetching = fetch.ImageFetch(registry, image, self._slots, self._backoff)
-                await fetching.into(partial, self._limits.free_floor_bytes, report)
-                with unpack.disk_errors(self._root):
-                    size = await asyncio.to_thread(_settle, partial, folder)
-            except BaseException:
-                await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
-                raise
+            async with self._made(folder, image.expected_bytes(self._windows)) as partial:
+                parts = self._windows, self._slots, self._backoff
+                fetching = ImageFetch(registry, image, *parts)
+                with self._counted(fetching):
+                    await fetching.into(partial, self._limits.free_floor_bytes, report)
+                size = await asyncio.to_thread(folders.own_bytes, partial)
         self._sizes[wanted] = size
-        syncing = asyncio.create_task(asyncio.to_thread(_sync, folder), name=f"sync {wanted}")
-        self._syncing.add(syncing)
-        syncing.add_done_callback(self._syncing.discard)
+        fresh = [self._windows.folder(Digest(one.digest)) for one in image.windows]
+        self._bring_to_disk([*fresh, folder])
         return folder
 
-    async def _make_room(self, wanted: Digest, size: int) -> None:
-        """Reserve ``size`` bytes, evicting what was used longest ago.
+    @contextmanager
+    def _counted(self, fetching: ImageFetch) -> Iterator[None]:
+        """Windows that come during the block are no longer to come."""
+        self._fetching.append(fetching)
+        try:
+            yield
+        finally:
+            self._fetching.remove(fetching)
+
+    def _bring_to_disk(self, made: Sequence[Path]) -> None:
+        """In the background: nothing waits for the disk."""
+
+        def sync() -> None:
+            for one in made:
+                folders.sync(one)
+
+        syncing = asyncio.create_task(asyncio.to_thread(sync), name=f"sync {made[-1]}")
+        self._syncing.add(syncing)
+        syncing.add_done_callback(self._syncing.discard)
+
+    @asynccontextmanager
+    async def _room_for(self, name: str, size: int) -> AsyncIterator[None]:
+        """Reserve ``size`` bytes for the block, evicting what was used longest ago.
 
         Raises:
             Refused: what is held or under way leaves no room (INSUFFICIENT_STORAGE).
@@ -235,15 +297,20 @@ class Cache:
             while lacking := self._lacking(size):
                 victim = await asyncio.to_thread(self._oldest)
                 if victim is None or not await self.remove(victim):
-                    raise unpack.out_of_space(self._root, f"{lacking} bytes are missing")
+                    raise room.out_of_space(self._root, f"{lacking} bytes are missing")
                 _log.info("evicted %s from the cache", victim)
-            self._reserved[wanted] = size
+            self._reserved[name] = size
+        try:
+            yield
+        finally:
+            self._reserved.pop(name, None)
 
     def _lacking(self, size: int) -> int:
         """How many bytes are missing for an image of ``size``; 0: there is room."""
-        coming = size + sum(self._reserved.values())
-        over = sum(self._sizes.values()) + coming - self._limits.size_bytes
-        short = coming + self._limits.free_floor_bytes - unpack.free_bytes(self._root)
+        there = sum(one.window_bytes for one in self._fetching)
+        coming = size + sum(self._reserved.values()) - there
+        over = self.size_bytes + coming - self._limits.size_bytes
+        short = coming + self._limits.free_floor_bytes - room.free_bytes(self._root)
         return max(0, over, short)
 
     def _oldest(self) -> Digest | None:
@@ -254,69 +321,3 @@ class Cache:
                 with suppress(FileNotFoundError):
                     used[wanted] = self._folder(wanted).stat().st_mtime
         return min(used, key=lambda one: used[one], default=None)
-
-
-class JobFetcher:
-    """The cache as jobs need it: a cancelled job's transfer ends unless others wait for it."""
-
-    def __init__(self, cache: Cache, access: Callable[[str], RegistryAccess | None]) -> None:
-        """Take how images are reached for which the job brings no credentials."""
-        self._cache, self._access = cache, access
-
-    async def fetch(self, spec: FetchSpec, report: Report) -> Path:
-        """Have the image of ``spec`` in the cache, every byte checked."""
-        access = spec.registry or self._access(spec.image)
-        return await self._cache.fetch(spec.image, access, report, goes_on=False)
-
-
-def _sweep(root: Path) -> dict[Digest, int]:
-    """Remove what is half-done or not surely on the disk; sizes of what is left."""
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    boot = _BOOT_ID.read_text()
-    for path in list(root.iterdir()):
-        if ".tmp-" in path.name:
-            _delete(path)
-        elif path.suffix == ".unsynced" and path.read_text() != boot:
-            _delete(path.with_suffix(""))
-    found = [path for path in root.iterdir() if _HEX.fullmatch(path.name) and path.is_dir()]
-    return {Digest(f"sha256:{path.name}"): _size(path) for path in found}
-
-
-def _settle(partial: Path, folder: Path) -> int:
-    """Make a whole image findable; return its size in bytes."""
-    folder.with_name(folder.name + ".unsynced").write_text(_BOOT_ID.read_text())
-    size = _size(partial)
-    partial.rename(folder)
-    os.utime(folder, (time.time(), time.time()))
-    return size
-
-
-def _sync(folder: Path) -> None:
-    """Bring an image to the disk, then believe it for ever. Evicted meanwhile: nothing to do."""
-    try:
-        for path in [*folder.rglob("*"), folder, folder.parent]:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        folder.with_name(folder.name + ".unsynced").unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as cause:
-        _log.warning("%s is not surely on the disk: %s", folder, cause)
-
-
-def _delete(folder: Path) -> None:
-    """Remove an image so that a death in the middle leaves nothing that looks whole."""
-    doomed = folder
-    if ".tmp-" not in folder.name and folder.exists():
-        doomed = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
-        folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        folder.with_name(folder.name + ".unsynced").unlink()
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))

@@ -19,7 +19,8 @@ from agent.image import compression, registry_errors
 from agent.image.backoff import Backoff, persist
 from agent.image.manifest import Descriptor
 from agent.image.registry import Registry
-from agent.image.unpack import LayerSink, disk_errors
+from agent.image.room import disk_errors
+from agent.image.unpack import LayerSink
 
 _TELL_BYTES: Final = 4 << 20  # between two words on how far a layer is
 MAX_SMALL_BYTES: Final = 8 << 20  # of a configuration

@@ -21,7 +21,9 @@ from agent.formats import fingerprint, layout, record, tar_format
 from agent.formats.fingerprint import Fingerprint
 from agent.formats.jobs import CheckpointId, ImportSpec, Progress, Report
 from agent.formats.record import CheckpointRecord
-from agent.image.unpack import Budget, Unpacker, disk_errors
+from agent.image import flattening
+from agent.image.room import Budget, disk_errors
+from agent.image.unpack import Unpacker
 
 _FREE_FLOOR_BYTES: Final = 1 << 30
 _SLACK_BYTES: Final = 1 << 20
@@ -104,7 +106,7 @@ class Importer:
 
     async def _unpack(self, spec: ImportSpec, place: Path, report: Report) -> None:
         most = 2 * spec.size_bytes + _SLACK_BYTES  # memory in layers is there twice for a moment
-        unpacking = _Unpacking(Unpacker(place, Budget(place, most, _FREE_FLOOR_BYTES)))
+        unpacking = _Unpacking(place, Budget(place, most, _FREE_FLOOR_BYTES))
         try:
             await self._receive_all(spec, unpacking, report)
             await asyncio.to_thread(_finish, unpacking, spec, place)
@@ -140,11 +142,12 @@ class Importer:
 class _Unpacking:
     """How far an archive is. A thread that writes goes on when who awaits it is cancelled."""
 
-    def __init__(self, unpacker: Unpacker) -> None:
-        self.unpacker = unpacker
+    def __init__(self, place: Path, budget: Budget) -> None:
+        self.unpacker = Unpacker(place, budget)
+        self.budget = budget
         self.size = 0
         self.made = hashlib.sha256()
-        self._sink = unpacker.sink()
+        self._sink = self.unpacker.sink()
         self.reader = tar_format.Reader(self._sink)
         self._lock = threading.Lock()
 
@@ -171,6 +174,7 @@ def _finish(unpacking: _Unpacking, spec: ImportSpec, place: Path) -> None:
     try:
         unpacking.reader.close()
         unpacking.unpacker.finish()
+        flattening.in_place(place, unpacking.budget)
     except ValueError as cause:
         raise _damaged(str(cause)) from cause
     for name in _NEEDED:

@@ -1,4 +1,4 @@
-"""Layers become a folder of parts: every member checked, the memory's chain made flat on the way.
+"""Layers become a folder of parts, every member checked; the memory stays the chain of folders that it is.
 
 Nothing of an image is trusted: only ordinary files and folders below the folder given, each once, no
 links or devices, within a budget of bytes. What was unpacked counts only after ``finish``.
@@ -6,83 +6,29 @@ links or devices, within a budget of bytes. What was unpacked counts only after 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from agent.errors import INSUFFICIENT_STORAGE, Broken, Refused
-from agent.formats import layout, memory_chain, pagemap
-from agent.formats.memory_chain import Flat, PagesFile
+from agent.errors import Refused
+from agent.formats import memory_chain
 from agent.formats.tar_format import Entry
+from agent.image import flattening, windows
 from agent.image.layers import BESIDE_PARTS
+from agent.image.room import Budget
+from agent.image.windows import Place
 
 MAX_MEMBERS: Final = 200_000
 _MAX_NAME: Final = 1024
-_CHECK_EVERY: Final = 32 << 20  # bytes written between two looks at the free space
+_LEAST_HOLE: Final = 64 << 10
+_ZEROS: Final = bytes(1 << 20)  # as long as the longest chunk, see compression.decompressor
 _CHAIN: Final = re.compile(
     r"checkpoint/((?:parent/)*)(pages-([0-9]{1,10})\.img|pagemap-[0-9]+\.img)"
 )
-_PARENT_DIR: Final = layout.CHECKPOINT_DIR + "/parent"
-_COPY_BYTES: Final = 1 << 20
-
-
-def out_of_space(folder: Path, why: str) -> Refused:
-    """The node has no room for an image."""
-    return Refused(
-        f"There is no room for the image in {folder}; free some space or raise the cache's limit.",
-        code=INSUFFICIENT_STORAGE,
-        details=why,
-    )
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk within the block into INSUFFICIENT_STORAGE, other failures into Broken."""
-    try:
-        yield
-    except OSError as cause:
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise out_of_space(folder, str(cause)) from cause
-        raise Broken(f"The disk of {folder} failed.", details=str(cause)) from cause
-
-
-class Budget:
-    """How much may be unpacked. For several threads."""
-
-    def __init__(self, folder: Path, most: int, free_floor: int) -> None:
-        """Allow ``most`` bytes, and never less than ``free_floor`` bytes free on the disk."""
-        self._folder, self._most, self._floor = folder, most, free_floor
-        self._lock = threading.Lock()
-        self._used = 0
-        self._checked = 0
-
-    def take(self, size: int) -> None:
-        """Use ``size`` bytes more.
-
-        Raises:
-            Refused: that is more than the image declared, or the disk is full.
-        """
-        with self._lock:
-            self._used += size
-            if self._used > self._most:
-                raise Refused(f"The image unpacks to more than the {self._most} bytes allowed.")
-            if self._used - self._checked < _CHECK_EVERY:
-                return
-            self._checked = self._used
-        if free_bytes(self._folder) < self._floor:
-            raise out_of_space(self._folder, f"less than {self._floor} bytes would stay free")
-
-
-def free_bytes(folder: Path) -> int:
-    """Free for this process on ``folder``'s file system."""
-    state = os.statvfs(folder)
-    return state.f_bavail * state.f_frsize
 
 
 class _Target(Protocol):
@@ -102,46 +48,43 @@ class Unpacker:
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._count = 0
-        self._flat: Flat | None = None
-        self._placed: set[tuple[int, int]] = set()
-        self._raw_pages = False  # pages came before it was known where they go
+        self._chain: Mapping[Place, int] | None = None  # the sizes of the memory's pages files
+        self._raw_pages = False  # pages came before it was known which there must be
 
     def sink(self) -> LayerSink:
         """Where one layer's members go."""
         return LayerSink(self)
 
     def plan_memory(self) -> None:
-        """After the first layer: find out where the pages of the others go.
+        """After the first layer: find out which pages the others must bring.
 
         Raises:
             ValueError: its pagemaps do not fit together.
+            Refused: the memory is larger than the image may be.
         """
-        if self._raw_pages or not (self._folder / _PARENT_DIR).is_dir():
-            return  # flat already, or made flat in the end
-        self._flat = memory_chain.flatten(_levels(self._folder))
-        for number, size in self._flat.sizes.items():
-            self._budget.take(size)
-            with self._pages(number).open("wb") as out:
-                out.truncate(size)
+        if not self._raw_pages and flattening.is_chain(self._folder):
+            self._chain = self._expected()
+            self._budget.allow(sum(self._chain.values()))
+
+    def _expected(self) -> dict[Place, int]:
+        flat = memory_chain.flatten(flattening.levels(self._folder))
+        return {place: file.size for place, file in flat.sources.items()}
 
     def finish(self) -> None:
-        """After all layers: flat parts are in the folder, and nothing else.
+        """After all layers: the parts are in the folder, every page of the chain among them.
 
         Raises:
             ValueError: a page is missing.
             OSError: the disk failed.
         """
-        if self._flat is None and (self._folder / _PARENT_DIR).exists():
-            self._flat = memory_chain.flatten(_levels(self._folder))
-            self._flatten_on_disk(self._flat)
-        elif self._flat is not None:
-            for (level, number), file in self._flat.sources.items():
-                if file.size and (level, number) not in self._placed:
-                    raise ValueError(f"pages-{number}.img of level {level} is missing")
-        if self._flat is not None:
-            for base, one in self._flat.pagemaps.items():
-                (self._folder / layout.CHECKPOINT_DIR / base).write_bytes(one.image())
-            shutil.rmtree(self._folder / _PARENT_DIR)
+        if self._chain is None and flattening.is_chain(self._folder):
+            self._chain = self._expected()
+        for (level, number), size in (self._chain or {}).items():
+            path = self._folder / _pages_name(level, number)
+            if not path.exists() and not size:
+                _File(path).close()  # CRIU opens it all the same
+            elif not path.exists() or path.stat().st_size != size:
+                raise ValueError(f"{path.name} of level {level} does not have {size} bytes")
 
     def admit(self, entry: Entry) -> str:
         """The clean name of a member that may be unpacked; "" for the folder itself.
@@ -175,53 +118,48 @@ class Unpacker:
         Raises:
             ValueError: a pages file has another size than its pagemap says.
         """
-        found = _CHAIN.fullmatch(name)
-        if found is not None and (self._flat is not None or found[3] is not None):
-            level = found[1].count("/")
-            if found[3] is None:
+        if found := _CHAIN.fullmatch(name):
+            if found[3] is None and self._chain is not None:
                 raise ValueError(f"{name} comes after the layer that should hold it")
-            if self._flat is not None:
-                target = self._scattered(self._flat, level, int(found[3]), size)
-                if target is not None:
-                    return target
-            else:
+            if found[3] is not None:
                 self._raw_pages = self._raw_pages or size > 0
+                if not self._is_wanted((found[1].count("/"), int(found[3])), size):
+                    return _Nowhere()
         self._budget.take(size)
+        return _File(self._placed(name))
+
+    def link(self, window: Mapping[Place, Path]) -> None:
+        """Have the files of a window that is whole and checked, instead of unpacking its layer.
+
+        Raises:
+            Refused: a name is there twice.
+            ValueError: as ``target``.
+        """
+        for place, path in sorted(window.items()):
+            size = path.stat().st_size
+            entry = Entry(_pages_name(*place), size)
+            name = self.admit(entry)
+            if self._is_wanted(place, size):
+                with _no_clash(entry):
+                    os.link(path, self._placed(name))
+
+    def _is_wanted(self, place: Place, size: int) -> bool:
+        """False for what no process of the top folder has."""
+        if self._chain is None:
+            return True
+        if (wanted := self._chain.get(place)) is None:
+            return place[0] == 0  # shared memory's
+        if size != wanted:
+            level, number = place
+            raise ValueError(
+                f"pages-{number}.img of level {level} has {size} bytes instead of {wanted}"
+            )
+        return True
+
+    def _placed(self, name: str) -> Path:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _File(path)
-
-    def _scattered(self, flat: Flat, level: int, number: int, size: int) -> _Target | None:
-        file = flat.sources.get((level, number))
-        if file is None:
-            return _Nowhere() if level else None  # no process of the top folder has it
-        if size != file.size:
-            raise ValueError(
-                f"pages-{number}.img of level {level} has {size} bytes instead of {file.size}"
-            )
-        with self._lock:
-            self._placed.add((level, number))
-        return _Scattered(self._pages(file.target_id), file)
-
-    def _pages(self, number: int) -> Path:
-        return self._folder / layout.CHECKPOINT_DIR / f"pages-{number}.img"
-
-    def _flatten_on_disk(self, flat: Flat) -> None:
-        """For images whose pages came before or beside their pagemaps: copy them to their places."""
-        made: dict[int, Path] = {}
-        for number, size in flat.sizes.items():
-            made[number] = self._pages(number).with_suffix(".flat")
-            with made[number].open("wb") as out:
-                out.truncate(size)
-        for (level, number), file in flat.sources.items():
-            path = self._folder / memory_chain.folder(level) / f"pages-{number}.img"
-            if (path.stat().st_size if path.exists() else 0) != file.size:
-                raise ValueError(f"{path.name} of level {level} does not have {file.size} bytes")
-            if file.size:
-                self._budget.take(file.size)
-                _copy_extents(path, _Scattered(made[file.target_id], file))
-        for number, path in made.items():
-            path.replace(self._pages(number))
+        return path
 
 
 class LayerSink:
@@ -234,13 +172,11 @@ class LayerSink:
     def begin(self, entry: Entry) -> None:
         """Check the member and open its place."""
         name = self._unpacker.admit(entry)
-        try:
+        with _no_clash(entry):
             if entry.is_folder:
                 self._unpacker.make_folder(name)
             else:
                 self._target = self._unpacker.target(name, entry.size)
-        except (FileExistsError, NotADirectoryError) as cause:
-            raise _hostile(entry.name, "is a file and a folder") from cause
 
     def write(self, chunk: memoryview) -> None:
         """Some of the member."""
@@ -256,6 +192,23 @@ class LayerSink:
         target.close()
 
 
+class WindowSink(LayerSink):
+    """Takes the memory layer that becomes the window in ``folder`` (``windows``): pages files only."""
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        super().__init__(Unpacker(folder, budget))
+        self._folder, self._budget = folder, budget
+
+    def begin(self, entry: Entry) -> None:
+        """Check the member and open its place."""
+        found = _CHAIN.fullmatch(self._unpacker.admit(entry))
+        level = found[1].count("/") if found else 0
+        if found is None or found[3] is None or level >= memory_chain.MAX_LEVELS:
+            raise _hostile(entry.name, "is no pages file, but lies among them")
+        self._budget.take(entry.size)
+        self._target = _File(self._folder / windows.file_name((level, int(found[3]))))
+
+
 class _Nowhere:
     def write(self, chunk: memoryview) -> None:
         pass
@@ -265,74 +218,43 @@ class _Nowhere:
 
 
 class _File:
-    """A new file."""
+    """A new file. Long runs of zeros become holes: a process's memory may have many, and the disk is slow."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
+        self._hole = 0  # bytes not written at the end, as far as it is known
 
     def write(self, chunk: memoryview) -> None:
+        if len(chunk) >= _LEAST_HOLE and _ZEROS.startswith(chunk):
+            self._hole += len(chunk)
+            return
+        if self._hole:
+            os.lseek(self._descriptor, self._hole, os.SEEK_CUR)
+            self._hole = 0
         while chunk:
             chunk = chunk[os.write(self._descriptor, chunk) :]
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        try:
+            if self._hole:
+                end = os.lseek(self._descriptor, self._hole, os.SEEK_CUR)
+                os.ftruncate(self._descriptor, end)
+        finally:
+            os.close(self._descriptor)
 
 
-class _Scattered:
-    """One level's pages, each run written to its place in the flat file."""
-
-    def __init__(self, path: Path, file: PagesFile) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._extents = iter(file.extents)
-        self._extent = next(self._extents, None)
-        self._position = 0
-
-    def write(self, chunk: memoryview) -> None:
-        start, end = self._position, self._position + len(chunk)
-        while self._extent is not None and self._extent[0] < end:
-            source, target, length = self._extent
-            first, last = max(source, start), min(source + length, end)
-            self._pwrite(chunk[first - start : last - start], target + first - source)
-            if source + length > end:
-                break
-            self._extent = next(self._extents, None)
-        self._position = end
-
-    def _pwrite(self, part: memoryview, offset: int) -> None:
-        while part:
-            written = os.pwrite(self._descriptor, part, offset)
-            part, offset = part[written:], offset + written
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-def _copy_extents(path: Path, target: _Scattered) -> None:
-    buffer = memoryview(bytearray(_COPY_BYTES))
+@contextmanager
+def _no_clash(entry: Entry) -> Iterator[None]:
+    """Turn a name that is taken by another kind of member within the block into a refusal."""
     try:
-        with path.open("rb", buffering=0) as source:
-            while taken := source.readinto(buffer):
-                target.write(buffer[:taken])
-    finally:
-        target.close()
+        yield
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise _hostile(entry.name, "is a file and a folder") from cause
 
 
-def _levels(folder: Path) -> list[dict[str, pagemap.Pagemap]]:
-    """The pagemaps of processes in the top folder and in each ``parent`` below it."""
-    levels: list[dict[str, pagemap.Pagemap]] = []
-    while len(levels) <= memory_chain.MAX_LEVELS:
-        here = folder / memory_chain.folder(len(levels))
-        if not here.is_dir():
-            break
-        levels.append(
-            {
-                path.name: pagemap.parse(path.read_bytes())
-                for path in sorted(here.iterdir())
-                if pagemap.PROCESS_PAGEMAP.fullmatch(path.name)
-            }
-        )
-    return levels
+def _pages_name(level: int, number: int) -> str:
+    return f"{memory_chain.folder(level)}/pages-{number}.img"
 
 
 def _clean(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
-from agent.formats import layout, template
+from agent.formats import digest, layout, template
 from agent.restore import (
     checking,
     comparison,
@@ -41,6 +41,7 @@ from agent.runtimes.commands import Host
 # From the request's own time. The wrapper waits 20 s: 5 s stay for a node that is slow to go on.
 PREPARED_WITHIN_S: Final = 15.0
 FETCHED_WITHIN_S: Final = 10.0
+FLAT_WITHIN_S: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class _Wanted:
     """A container to prepare, and how its memory is to come: by the pod's word or the checkpoint's."""
 
     new: preparation.NewContainer
+    image: digest.Digest
     oci_runtime: str
     image_digests: frozenset[str]
     mode: str
@@ -111,6 +113,7 @@ class Decider:
         self.ledger.set(asker.sandbox_id, identifying.mark(asker))
         wanted = _Wanted(
             new=self._new_container(request, asker, subject),
+            image=image_digest,
             oci_runtime=_runtime_kind(request.runtime),
             image_digests=await identifier.image_digests(asker, container),
             mode=asker.mode or self.grants.mode(image_digest, subject.namespace),
@@ -142,9 +145,14 @@ class Decider:
                 criu_features=traits.criu_features,
                 lazy_bytes=old.lazy_bytes,
                 address_spaces=old.address_spaces,
-                is_flat=not (parts / layout.CHECKPOINT_DIR / "parent").exists(),
             )
         )
+        if how.lazy:  # its daemon does not start over a chain
+            try:
+                flat_by = deadline - PREPARED_WITHIN_S + FLAT_WITHIN_S
+                parts = await self.images.flat(wanted.image, flat_by)
+            except errors.SnapError as cause:
+                how = laziness.Choice(False, f"Lazily it can't be: {cause.message}")
         answer = Answer(
             restore=True,
             lazy=how.lazy,

@@ -110,6 +110,10 @@ class Grants:
         )  # renewed ones last longer
         return latest.restore if latest else ""
 
+    def modes(self, image: Digest) -> frozenset[str]:
+        """How the memory of ``image`` may come to pods that do not say, whatever their namespace."""
+        return frozenset(grant.restore for grant in self._by_digest.get(image, []))
+
     def _reset(self, candidates: Iterable[SignedGrant]) -> int:
         """Hold the good ones of ``candidates``; a decision in another thread sees all or none of the change."""
         held: dict[bytes, SignedGrant] = {}

@@ -52,6 +52,21 @@ class HeldImages:
             "Not restored: the checkpoint is not on this node yet; it is being fetched.",
         )
 
+    async def flat(self, image: digest.Digest, deadline: float) -> Path:
+        """The folder of the same parts with flat memory, of an image that is held.
+
+        Raises:
+            Retryable: not by ``deadline`` (``time.monotonic()``); then it goes on.
+            Refused, Broken: it can't be made.
+        """
+        task = asyncio.ensure_future(self.fetcher.flat(image))
+        task.set_name(f"flattening of {image}")
+        self.spawn(task)
+        await asyncio.wait({task}, timeout=max(deadline - time.monotonic(), 0))
+        if not task.done():
+            raise errors.Retryable("its memory could not be made flat in time")
+        return task.result()
+
     def hold(self, container_id: str, image: digest.Digest) -> Path:
         """Keep ``image``, which is here, for the container; returns the folder of its parts.
 

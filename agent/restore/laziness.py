@@ -35,7 +35,6 @@ class Situation:
         by: who asked, as a sentence begins.
         lazy_bytes: private anonymous memory, the only kind that can come later.
         address_spaces: processes that have memory of their own.
-        is_flat: whether the images are one folder; the daemon does not start over a chain of ``parent`` folders.
     """
 
     asked: str
@@ -44,7 +43,6 @@ class Situation:
     criu_features: frozenset[str]
     lazy_bytes: int
     address_spaces: int
-    is_flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +76,6 @@ def _obstacle(now: Situation) -> str:
         return f"{now.oci_runtime} does not restore lazily."
     if FEATURE not in now.criu_features:
         return f"CRIU and the kernel lack {FEATURE}."
-    if not now.is_flat:
-        return "The checkpoint's memory lies in several folders."
     if not now.lazy_bytes:
         return "No memory could come later."
     return ""

@@ -40,14 +40,17 @@ class Fetcher(Protocol):
     async def fetch(
         self, image: str, access: RegistryAccess | None, report: Report, *, hurried: bool = False
     ) -> Path:
-        """The folder with the flat parts of ``image`` (``<host>/<repository>@sha256:…``).
+        """The folder with the parts of ``image`` (``<host>/<repository>@sha256:…``).
 
-        Every byte was checked against the digest. At once when it is there already; ``hurried``: a registry that
-        is not there at once is given up at once.
+        Every byte was checked against the digest; its memory may be a chain of folders. At once when it is there
+        already; ``hurried``: a registry that is not there at once is given up at once.
         """
 
     def hold(self, wanted: Digest) -> AbstractContextManager[Path]:
         """Keep an image that is here from being evicted for the block; raises NotFound."""
+
+    async def flat(self, wanted: Digest) -> Path:
+        """The same with flat memory, of an image that is held; raises Refused, Broken."""
 
 
 class Credentials(Protocol):

@@ -81,6 +81,10 @@ async def cache_in(
         await cache.close()
 
 
+def left_in(cache: Path) -> list[Path]:
+    return [path for path in cache.rglob("*") if path != cache / "windows"]
+
+
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
 async def test_parts_come_back_as_they_were_and_push_to_the_same_digest(
     registry: OwnRegistry, parts: Path, tmp_path: Path, compression: str
@@ -93,7 +97,8 @@ async def test_parts_come_back_as_they_were_and_push_to_the_same_digest(
     assert seen[-1].bytes_done == seen[-1].bytes_total
     async with cache_in(tmp_path / "cache") as cache:
         image = name_of(registry.access, repository, pushed)
-        folder = await cache.fetch(image, registry.access, silent)
+        await cache.fetch(image, registry.access, silent)
+        folder = await cache.flat(Digest(pushed.digest))
         criu_dump.same_tree(parts, folder, without=REWRITTEN)
         assert record.read(folder) == record.read(parts)
         again = await Pusher().push(folder, wanted, silent)
@@ -229,8 +234,9 @@ async def test_fetch_goes_on_after_the_registry_was_killed_in_the_middle(
 
     async with cache_in(tmp_path / "cache", backoff=PATIENT) as cache:
         image = name_of(registry.access, "killed2", pushed)
-        folder = await cache.fetch(image, registry.access, kill_once)
+        await cache.fetch(image, registry.access, kill_once)
         registry.wait_back()
+        folder = await cache.flat(Digest(pushed.digest))
         criu_dump.same_tree(parts, folder, without=REWRITTEN)
     assert killed.is_set()
 
@@ -270,7 +276,7 @@ async def test_fetch_outlives_its_caller_unless_told_otherwise(
             with pytest.raises(asyncio.CancelledError):
                 await task
             if not goes_on:
-                assert not list((tmp_path / "cache").iterdir())
+                assert not left_in(tmp_path / "cache")
         await cache.fetch(image, registry.access, silent)
         assert cache.find(Digest(pushed.digest)) is not None
 
@@ -297,7 +303,7 @@ async def test_full_disk_while_fetching_is_told_and_leaves_nothing(
             with pytest.raises(Refused) as failed:
                 await cache.fetch(image, registry.access, fill)
             assert failed.value.code == INSUFFICIENT_STORAGE
-            assert not list((small / "cache").iterdir())
+            assert left_in(small / "cache") == []
             (small / "hog").write_bytes(bytes(100 * MIB))
             with pytest.raises(Refused) as failed:  # seen before anything is fetched
                 await cache.fetch(image, registry.access, silent)
@@ -364,7 +370,7 @@ async def test_changed_bytes_at_the_registry_are_refused(
         name = name_of(registry.access, "tampered", pushed)
         with pytest.raises(Refused):
             await cache.fetch(name, registry.access, silent)
-        assert not list((tmp_path / "cache").iterdir())
+        assert not left_in(tmp_path / "cache")
 
 
 async def test_deleted_image_is_not_found(registry: OwnRegistry, tmp_path: Path) -> None:

@@ -2,101 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from agent.formats import record
 from agent.formats.digest import Digest
-from agent.formats.jobs import CheckpointId, Progress, PushResult, PushSpec
-from agent.formats.record import CheckpointRecord
-from agent.image import manifest
-from agent.image.bases import Bases
-from agent.image.cache import Cache, CacheLimits
 from agent.image.push import Pusher
 from agent.image.registry import Registry
-from tests.fakes import criu_dump
 from tests.integration.own_registry import OwnRegistry
-
-MIB = 1 << 20
-SIZE = 70 * MIB  # three windows
-REWRITTEN = frozenset(
-    {"snap.json", "checkpoint/pagemap-1.img", "checkpoint/pagemap-2.img", "snap/kept"}
-)
-
-
-def silent(_: Progress) -> None:
-    """Nobody listens."""
-
-
-@dataclass
-class Shelf:
-    """A folder of checkpoints, pushed to a registry and fetched again."""
-
-    root: Path
-    registry: OwnRegistry
-
-    @property
-    def bases(self) -> Bases:
-        return Bases(self.root / "bases")
-
-    def parts(self, name: str) -> Path:
-        return self.root / "checkpoints" / name
-
-    def known(self, name: str) -> CheckpointRecord:
-        return record.read(self.parts(name))
-
-    def make(self, name: str, number: int, change: float = 0.0) -> Path:
-        """Two processes; ``change`` of the larger one's pages differ from those of other calls."""
-        parts = criu_dump.make_parts(self.parts(name), (SIZE, 3 * MIB), shared=MIB)
-        rnd = random.Random(number)  # noqa: S311
-        with (parts / "checkpoint/pages-1.img").open("r+b") as pages:
-            for start in range(0, SIZE, 4096):
-                if rnd.random() < change:
-                    pages.seek(start)
-                    pages.write(rnd.randbytes(64))
-        at = f"2026-01-0{number}T00:00:00Z"
-        self.note(name, checkpoint_id=name, created_at=at)
-        return parts
-
-    def note(self, name: str, **changes: object) -> None:
-        record.write(self.parts(name), msgspec.structs.replace(self.known(name), **changes))
-
-    async def push(
-        self, name: str, repository: str = "r", pusher: Pusher | None = None
-    ) -> PushResult:
-        spec = PushSpec(CheckpointId(name), self.registry.access, repository, name)
-        pusher = pusher or Pusher(bases=self.bases)
-        pushed = await pusher.push(self.parts(name), spec, silent)
-        image = f"{self.registry.host}/{repository}@{pushed.digest}"
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        self.note(name, pushed=(*self.known(name).pushed, image), pushed_at=at)
-        return pushed
-
-    async def comes_back(self, name: str, folder: Path) -> Path:
-        """Assert that the image is what was pushed; where it was fetched to."""
-        cache = Cache(self.root / "cache", CacheLimits(free_floor_bytes=0))
-        await cache.open()
-        try:
-            image = self.known(name).pushed[-1]
-            fetched = await cache.fetch(image, self.registry.access, silent)
-            criu_dump.same_tree(self.parts(name), fetched, without=REWRITTEN)
-            shutil.copytree(fetched, folder)
-        finally:
-            await cache.close()
-        return folder
-
-    async def digests(self, pushed: PushResult) -> list[str]:
-        """Of the layers."""
-        async with Registry.connect(self.registry.access) as client:
-            body, media_type = await client.manifest("r", pushed.digest)
-        return [layer.digest for layer in manifest.parse(body, media_type).layers]
+from tests.integration.shelf import MIB, Shelf
 
 
 @pytest.fixture

@@ -10,14 +10,17 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from agent.formats import record
+from agent.formats.layout import ANNOTATION_RESTORE_MODE as RESTORE_MODE
 from agent.formats.record import CheckpointRecord
 from deploy.devnode.pods import Pod, Pods, PodSpec
 from deploy.devnode.world import CLUSTER, Deployment, World
+from tests.integration.restoring import outcome, restoring
 
 pytestmark = pytest.mark.node
 
@@ -156,6 +159,32 @@ def test_five_percent_changed_are_pushed_and_restored_by_everybody(
     annotations = {"snap.weaversoft.io/checkpoint": json.dumps({"app": by_digest(third)})}
     again = replace(hog.spec, name="again", handler="snap", annotations=annotations)
     assert ask(pods2, pods2.run(again), signal.SIGUSR1, "sum") == wanted
+
+
+def test_a_node_with_the_base_brings_what_differs_and_restores_it_eagerly_and_lazily(
+    deployed: Deployment, pods1: Pods, pods2: Pods, hog: Pod
+) -> None:
+    wanted = [ask(pods1, hog, signal.SIGUSR1, "sum")]
+    images = [by_digest(checkpoint(deployed, hog, "shared"))]
+    ask(pods1, hog, signal.SIGUSR2, "changed")
+    wanted.append(ask(pods1, hog, signal.SIGUSR1, "sum"))
+    images.append(by_digest(checkpoint(deployed, hog, "shared")))
+    cache = pods2.node.host_path("/var/lib/snap/cache")
+    stored = []
+    for mode, which in (("eager", 0), ("eager", 1), ("lazy", 1), ("lazy", 0)):
+        pod = pods2.run(restoring(hog.spec, images[which], annotations={RESTORE_MODE: mode}))
+        told = outcome(deployed, pod)
+        assert (told["action"], told["mode"]) == ("restored", mode), told
+        assert ask(pods2, pod, signal.SIGUSR1, "sum") == wanted[which]
+        pods2.remove(pod)
+        stored.append(bytes_in(cache))
+    assert stored[1] - stored[0] < 0.1 * MIB * (1 << 20)
+
+
+def bytes_in(folder: Path) -> int:
+    """Of the files below it, each once whatever names it has."""
+    found = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    return sum({state.st_ino: state.st_size for state in found}.values())
 
 
 def test_processes_that_came_and_went_are_restored_by_everybody(

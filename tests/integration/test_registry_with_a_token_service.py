@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent import errors as agent_errors
+from agent.formats.digest import Digest
 from agent.formats.jobs import CheckpointId, Progress, PushSpec
 from agent.image.cache import Cache, CacheLimits
 from agent.image.push import Pusher
@@ -126,7 +127,8 @@ async def test_right_password_logs_in_pushes_and_fetches(both: Both, tmp_path: P
     await cache.open()
     try:
         image = f"{access.host}/team/app@{pushed.digest}"
-        folder = await cache.fetch(image, access, silent)
+        await cache.fetch(image, access, silent)
+        folder = await cache.flat(Digest(pushed.digest))
         rewritten = frozenset({"snap.json", "checkpoint/pagemap-1.img"})
         criu_dump.same_tree(parts, folder, without=rewritten)
     finally:

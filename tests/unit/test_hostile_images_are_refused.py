@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from agent.formats.criu_wire import IN_PARENT, PRESENT, PageRun
 from agent.formats.digest import Digest
 from agent.formats.pagemap import Pagemap
 from agent.formats.tar_format import Entry
-from agent.image import compression, manifest
+from agent.image import compression, flattening, manifest
 from agent.image.compression import MEDIA_TYPES, Codec
 from agent.image.download import LayerReader
 from agent.image.manifest import Descriptor
-from agent.image.unpack import Budget, Unpacker
+from agent.image.room import Budget
+from agent.image.unpack import Unpacker, WindowSink
+from agent.image.windows import file_name
 
 MIB = 1 << 20
 TOP = "checkpoint/pagemap-1.img"
@@ -49,7 +52,8 @@ def pagemap(*runs: PageRun) -> bytes:
 def unpack(folder: Path, *layers: bytes, most: int = 64 * MIB) -> None:
     """As a fetch does it: the first layer, then where the memory goes, then the others."""
     folder.mkdir()
-    unpacker = Unpacker(folder, Budget(folder, most, 0))
+    budget = Budget(folder, most, 0)
+    unpacker = Unpacker(folder, budget)
     for index, tar in enumerate(layers):
         blob = zstandard.ZstdCompressor().compress(tar)
         described = Descriptor(MEDIA_TYPES[Codec.ZSTD], digest_of(blob), len(blob))
@@ -59,6 +63,7 @@ def unpack(folder: Path, *layers: bytes, most: int = 64 * MIB) -> None:
         if index == 0:
             unpacker.plan_memory()
     unpacker.finish()
+    flattening.in_place(folder, budget)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,72 @@ def test_chain_in_a_single_layer_is_made_flat(tmp_path: Path) -> None:
     assert (folder / "pages-1.img").read_bytes() == b"d" * 4096 + b"p" * 4096
     assert not (folder / "parent").exists()
     assert sorted(path.name for path in folder.iterdir()) == ["pagemap-1.img", "pages-1.img"]
+
+
+def window_of(folder: Path, *members: tuple[Entry, bytes], most: int = 64 * MIB) -> None:
+    """As a fetch unpacks a memory layer for all images."""
+    folder.mkdir()
+    blob = zstandard.ZstdCompressor().compress(layer(*members))
+    described = Descriptor(MEDIA_TYPES[Codec.ZSTD], digest_of(blob), len(blob))
+    with LayerReader(described, WindowSink(folder, Budget(folder, most, 0))) as reader:
+        reader.feed(blob)
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (file("checkpoint/core-1.img"),),
+        (file(TOP, pagemap(PageRun(0x1000, 1, PRESENT))),),
+        (file("checkpoint/../../pages-1.img"),),
+        (file("/checkpoint/pages-1.img"),),
+        (file("checkpoint/" + "parent/" * 33 + "pages-1.img"),),
+        ((Entry("checkpoint/parent", kind=tarfile.DIRTYPE), b""),),
+        ((Entry("checkpoint/pages-1.img", kind=tarfile.LNKTYPE, link_target="/etc"), b""),),
+        (file("checkpoint/pages-1.img"), file("./checkpoint//pages-1.img")),
+        (file("checkpoint/pages-1.img", bytes(3 * MIB)),),
+    ],
+    ids=["other", "pagemap", "above", "absolute", "deep", "folder", "link", "twice", "large"],
+)
+def test_window_that_holds_anything_but_pages_is_refused(
+    tmp_path: Path, members: tuple[tuple[Entry, bytes], ...]
+) -> None:
+    with pytest.raises(Refused):
+        window_of(tmp_path / "w", *members, most=2 * MIB)
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+@pytest.mark.parametrize("pages", [1, 3], ids=["short", "long"])
+def test_window_that_does_not_fit_the_pagemaps_is_no_part_of_the_image(
+    tmp_path: Path, pages: int
+) -> None:
+    window_of(tmp_path / "w", file("checkpoint/parent/pages-1.img", bytes(pages * 4096)))
+    unpacker = Unpacker(tmp_path, Budget(tmp_path, MIB, 0))
+    for name, run in ((TOP, IN_PARENT), (BELOW, PRESENT)):
+        content = pagemap(PageRun(0x1000, 2, run))
+        sink = unpacker.sink()
+        sink.begin(Entry(name, len(content)))
+        sink.write(memoryview(content))
+        sink.end()
+    unpacker.plan_memory()
+    with pytest.raises(ValueError, match="instead of 8192"):
+        unpacker.link({(1, 1): tmp_path / "w" / file_name((1, 1))})
+
+
+def test_zeros_are_holes_in_windows_and_in_flat_memory(tmp_path: Path) -> None:
+    content = bytes(2 * MIB) + b"x" * 4096 + bytes(3 * MIB)
+    window_of(tmp_path / "w", file("checkpoint/parent/pages-1.img", content))
+    [window] = (tmp_path / "w").iterdir()
+    chain = tmp_path / "i"
+    (chain / "checkpoint" / "parent").mkdir(parents=True)
+    os.link(window, chain / "checkpoint" / "parent" / "pages-1.img")
+    for name, flags in ((TOP, IN_PARENT), (BELOW, PRESENT)):
+        (chain / name).write_bytes(pagemap(PageRun(0x1000, len(content) // 4096, flags)))
+    (tmp_path / "f").mkdir()
+    flattening.beside(chain, tmp_path / "f")
+    for path in (window, tmp_path / "f" / "checkpoint" / "pages-1.img"):
+        assert path.read_bytes() == content
+        assert path.stat().st_blocks * 512 < 2 * MIB
 
 
 @pytest.mark.parametrize("which", ["other", "cut-off", "cut-off by its maker"])

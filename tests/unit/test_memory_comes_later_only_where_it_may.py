@@ -1,15 +1,22 @@
-"""Lazy or eager: the rule."""
+"""Lazy or eager: the rule, and what a lazy one waits for."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.errors import Retryable
+from agent.formats.digest import Digest
+from agent.restore.holding import HeldImages
 from agent.restore.laziness import FEATURE, WORTH_BYTES, Situation, choose
+from tests.fakes.late_images import LateImages
 
-LARGE = Situation("auto", "The pod", "runc", frozenset({FEATURE}), WORTH_BYTES, 1, is_flat=True)
+LARGE = Situation("auto", "The pod", "runc", frozenset({FEATURE}), WORTH_BYTES, 1)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,6 @@ LARGE = Situation("auto", "The pod", "runc", frozenset({FEATURE}), WORTH_BYTES, 
         pytest.param({"address_spaces": 2, "asked": "lazy"}, True, id="two, but asked for"),
         pytest.param({"oci_runtime": "crun", "asked": "lazy"}, False, id="crun can't"),
         pytest.param({"criu_features": frozenset(), "asked": "lazy"}, False, id="kernel can't"),
-        pytest.param({"is_flat": False, "asked": "lazy"}, False, id="a chain of folders"),
     ],
 )
 def test_the_choice(changes: dict[str, Any], lazy: bool) -> None:
@@ -39,3 +45,14 @@ def test_the_choice(changes: dict[str, Any], lazy: bool) -> None:
 def test_the_reason_names_who_asked(asked: str) -> None:
     chosen = choose(replace(LARGE, asked=asked, by="The checkpoint"))
     assert chosen.reason.startswith("The checkpoint asks for ")
+
+
+async def test_flat_memory_that_is_late_is_ready_for_the_next_pod(tmp_path: Path) -> None:
+    late, kept = LateImages(tmp_path / "image"), list[asyncio.Task[Path]]()
+    images = HeldImages(late, late, kept.append)
+    wanted = Digest("sha256:" + "1" * 64)
+    with pytest.raises(Retryable):
+        await images.flat(wanted, time.monotonic())
+    late.ready.set()
+    assert await kept[0] == tmp_path / "image.flat"
+    assert await images.flat(wanted, time.monotonic() + 60) == tmp_path / "image.flat"
