@@ -48,11 +48,12 @@ exit $status
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """Restores the images below ``images`` (a path of the node) beside ``pod``."""
+    """Restores the images below ``images`` (a path of the node) beside ``pod``, lazily those below ``flat``."""
 
     lab: Lab
     pod: Pod
     images: str
+    flat: str
 
     def eager(self) -> Sample:
         """``runc restore``, from its call to its end: the process runs."""
@@ -66,7 +67,8 @@ class Bare:
         name = self.lab.name("bare")
         self._lay_out(name)
         self.lab.settle()
-        argv = ["sh", "-c", _SCRIPT, "bare", name, _FOLDER, self.images, lazy]
+        images = self.flat if lazy else self.images
+        argv = ["sh", "-c", _SCRIPT, "bare", name, _FOLDER, images, lazy]
         try:
             done = self.lab.other.run(argv, timeout_s=_RESTORE_S, check=False)
         finally:
@@ -89,11 +91,11 @@ class Bare:
 
 
 @contextlib.contextmanager
-def beside(lab: Lab, case: Case, images: str) -> Iterator[Bare]:
+def beside(lab: Lab, case: Case, images: str, flat: str) -> Iterator[Bare]:
     """A small pod of the measured image for the block, and bare restores into it."""
     pods = lab.pods(lab.other)
     pod = pods.run(lab.hog_spec(replace(case, size_bytes=MIB), lab.name("host")))
     try:
-        yield Bare(lab, pod, images)
+        yield Bare(lab, pod, images, flat)
     finally:
         place.remove(pods, pod)

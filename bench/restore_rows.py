@@ -51,6 +51,11 @@ class _Images:
         """CRIU's images in the cache of a node that has restored ours."""
         return f"/var/lib/snap/cache/{self.ours.rpartition(':')[2]}/checkpoint"
 
+    @property
+    def flat_on_node(self) -> str:
+        """The same in one folder, of a node that has restored ours lazily."""
+        return f"/var/lib/snap/cache/{self.ours.rpartition(':')[2]}.flat/checkpoint"
+
 
 @contextlib.contextmanager
 def _images(lab: Lab, case: Case) -> Iterator[_Images]:
@@ -103,7 +108,7 @@ def _cold(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
 def _warm(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     with _images(lab, case) as images:
         ways = _Ways(lab, case, images, lab.settle).warmed()
-        with bare.beside(lab, case, images.on_node) as alone:
+        with bare.beside(lab, case, images.on_node, images.flat_on_node) as alone:
             yield {
                 STOCK: ways.stock,
                 EAGER: ways.eager,
@@ -126,7 +131,7 @@ class _Ways:
 
     def warmed(self) -> _Ways:
         """After one restore each, so that image and pages are on the node."""
-        for way in (self.stock, self.eager):
+        for way in (self.stock, self.eager, self.lazy):
             with contextlib.suppress(Unusable):  # a first one may be too slow; it leaves the pages
                 way()
         return self
@@ -159,7 +164,8 @@ def _read(lab: Lab, images: _Images) -> Sample:
     """What this machine needs to have the pages in a process's memory: all that CRIU does not add."""
     folder = lab.other.host_path(images.on_node)
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    files = [(path, path.stat().st_size) for path in folder.glob("pages-*.img")]
+    sizes = ((path, path.stat().st_size) for path in folder.rglob("pages-*.img"))
+    files = [(path, size) for path, size in sizes if size]
     with timed() as watch:
         for path, size in files:
             with (
