@@ -256,8 +256,13 @@ def notes(pod: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def operating(cluster: Cluster, name: str, **settings: str) -> Iterator[Operated]:
-    """A control plane with data of its own, and agents on both nodes, told of the cluster."""
+def operating(
+    cluster: Cluster, name: str, *, agents_env: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Operated]:
+    """A control plane with data of its own, and agents on both nodes, told of the cluster.
+
+    ``agents_env`` is added to the agents' environment.
+    """
     gateway = cluster.layout.instance.gateway
     port = free_port(gateway)
     env = {"SNAP_HOOK_ADDR": f"{gateway}:{port}", "SNAP_HOOK_HOST": gateway, **settings}
@@ -279,11 +284,11 @@ def operating(cluster: Cluster, name: str, **settings: str) -> Iterator[Operated
             },
         )
         for number in (1, 2):
-            agents[number] = world.agent(number, plane)
+            agents[number] = world.agent(number, plane, env=agents_env)
             agents[number].enrol(rest)
             agents[number].start()
         operated = Operated(cluster, plane, rest, agents)
-        operated.wait(lambda: _prepared(cluster), "prepared nodes")
+        operated.wait(lambda: are_prepared(cluster, 2), "prepared nodes")
         yield operated
     finally:
         for agent in agents.values():
@@ -291,7 +296,8 @@ def operating(cluster: Cluster, name: str, **settings: str) -> Iterator[Operated
         plane.stop()
 
 
-def _prepared(cluster: Cluster) -> bool:
+def are_prepared(cluster: Cluster, count: int) -> bool:
+    """Whether so many nodes say that pods can be restored there, and the RuntimeClass sends pods to them."""
     asked = ("get", "nodes", "-l", "snap.weaversoft.io/runtime=true", "-oname")
     nodes = cluster.kubectl(*asked).split()
-    return len(nodes) == 2 and cluster.exists("runtimeclass", "snap")
+    return len(nodes) == count and cluster.exists("runtimeclass", "snap")

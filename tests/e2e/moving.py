@@ -10,19 +10,14 @@ from typing import Any, Final
 
 from agent.formats import layout
 from deploy.devcluster.cluster import DELETE_S, Cluster
-from deploy.devnode.world import CLUSTER, REGISTRY, Deployment
+from deploy.devcluster.operating import Operated
+from deploy.devnode.world import CLUSTER, REGISTRY
 from tests.e2e import applications
 from tests.e2e.applications import Application
 
 NAMESPACE: Final = "apps"
 READY_S: Final = 240.0
 WAY: Final = (("node1", "node2"), ("node2", "node1"))  # there and back
-
-
-def run_class(cluster: Cluster) -> None:
-    """The RuntimeClass ``snap``."""
-    kind = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass"}
-    cluster.apply({**kind, "metadata": {"name": "snap"}, "handler": "snap"})
 
 
 def namespace(cluster: Cluster) -> None:
@@ -67,7 +62,7 @@ def run_in(cluster: Cluster, name: str, *words: str) -> str:
 class Apps:
     """One application's pods."""
 
-    def __init__(self, cluster: Cluster, deployed: Deployment, app: Application, image: str):
+    def __init__(self, cluster: Cluster, deployed: Operated, app: Application, image: str):
         self.cluster, self.deployed, self.app, self.image = cluster, deployed, app, image
 
     def run(self, name: str, node: str, checkpoint: str = "", **container: object) -> str:

@@ -13,8 +13,9 @@ import pytest
 from deploy.devcluster import applications as images
 from deploy.devcluster import lifecycle
 from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.operating import Operated, operating
 from deploy.devnode.instance import Instance
-from deploy.devnode.world import Deployment
+from deploy.devnode.world import CLUSTER, REGISTRY
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
 from tests.e2e.moving import NAMESPACE, Apps
@@ -30,13 +31,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> Iterator[Deployment]:
-    """A control plane on this machine and an agent in each node, connected, and the RuntimeClass ``snap``."""
-    moving.run_class(cluster)
-    made = cluster.world.deploy()
-    made.wait_connected()
-    yield made
-    cluster.world.stop_services()
+def deployed(cluster: Cluster) -> Iterator[Operated]:
+    """A control plane on this machine that knows the cluster, and an agent in each node, which are prepared."""
+    with operating(cluster, "moves") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def image(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(params=applications.ALL, ids=lambda app: app.name)
 def apps(
-    request: pytest.FixtureRequest, cluster: Cluster, deployed: Deployment, image: str
+    request: pytest.FixtureRequest, cluster: Cluster, deployed: Operated, image: str
 ) -> Iterator[Apps]:
     app: Application = request.param
     if app.files:
@@ -62,7 +60,7 @@ def apps(
 
 
 @pytest.fixture
-def redis(cluster: Cluster, deployed: Deployment, image: str) -> Iterator[Apps]:
+def redis(cluster: Cluster, deployed: Operated, image: str) -> Iterator[Apps]:
     app = next(one for one in applications.ALL if one.name == "redis")
     yield Apps(cluster, deployed, app, image)
     moving.remove_pods(cluster)
@@ -84,3 +82,24 @@ def test_an_application_that_crashes_after_its_restore_starts_cold(redis: Apps) 
     assert (said["action"], said["code"]) == ("cold", "restarted"), said
     assert redis.exec("there", "redis-cli", "get", "answer").strip() == ""
     assert redis.status("there")["lastState"]["terminated"]["exitCode"] == 128 + signal.SIGKILL
+
+
+def test_a_node_whose_runtime_restores_no_images_is_refused_for_that(redis: Apps) -> None:
+    cluster, rest = redis.cluster, redis.deployed.rest
+    address = redis.run("redis", "node1")
+    redis.app.state(lambda *words: redis.exec("redis", *words))
+    before = redis.ask("redis", address)
+    asked = {"namespace": NAMESPACE, "cluster": CLUSTER, "registry": REGISTRY}
+    path = "/checkpoint/kubelet/checkpoint-and-push?pod_name=redis"
+    saved = rest.post(path, asked)
+    path = f"/checkpoint/{saved['checkpoint_id']}/restore"
+    wanted = {"node_name": "node2", "pod_name": "there"}
+    status, told = rest.call("POST", path, {**wanted, "driver": "image"})
+    assert (status, told["code"]) == (409, "CONFLICT"), told
+    assert "container runtime of node node2 restores no images itself" in told["error"]
+    assert "use driver runtime" in told["error"]
+    assert not cluster.exists("pod", "there", NAMESPACE)
+    told = rest.post(path, wanted, timeout_s=120)
+    assert (told["node_name"], told["driver"]) == ("node2", "runtime")
+    address = moving.wait_address(cluster, "there")
+    assert redis.ask("there", address) == before

@@ -15,8 +15,9 @@ from agent.runtimes import crio as product
 from deploy.devcluster import applications as images
 from deploy.devcluster import crio, lifecycle
 from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.operating import Operated, are_prepared, operating
 from deploy.devnode.instance import Instance
-from deploy.devnode.world import CLUSTER, Deployment
+from deploy.devnode.world import CLUSTER
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
 from tests.e2e.moving import Apps
@@ -37,31 +38,29 @@ def cluster() -> Iterator[Cluster]:
 def image(cluster: Cluster) -> str:
     """The applications' image, and where their pods live."""
     name = images.publish(cluster.world.base, print)
-    moving.run_class(cluster)
     moving.namespace(cluster)
     return name
 
 
 @pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> Iterator[Deployment]:
-    """A control plane, an agent in each node, and node 2 prepared by its own: nobody had before."""
+def deployed(cluster: Cluster) -> Iterator[Operated]:
+    """A control plane that knows the cluster, an agent in each node; node 2, which was bare, is prepared by its own."""
     make_bare(cluster)
-    made = cluster.world.deploy(env={"SNAP_RUNTIME_RESTART": "pkill -x crio"})
-    made.wait_connected()
-    prepare(cluster, made)
-    yield made
-    cluster.world.stop_services()
+    env = {"SNAP_RUNTIME_RESTART": "pkill -x crio", "SNAP_PREPARE": "auto"}
+    with operating(cluster, "crio", agents_env=env) as made:
+        cluster.wait(lambda: cluster.is_ready("node2"), "node2")
+        yield made
 
 
 @pytest.fixture
-def redis(cluster: Cluster, deployed: Deployment, image: str) -> Iterator[Apps]:
+def redis(cluster: Cluster, deployed: Operated, image: str) -> Iterator[Apps]:
     yield Apps(cluster, deployed, REDIS, image)
     moving.remove_pods(cluster)
 
 
 @pytest.fixture(params=["redis", "node"])
 def apps(
-    request: pytest.FixtureRequest, cluster: Cluster, deployed: Deployment, image: str
+    request: pytest.FixtureRequest, cluster: Cluster, deployed: Operated, image: str
 ) -> Iterator[Apps]:
     app: Application = BY_NAME[request.param]
     yield Apps(cluster, deployed, app, image)
@@ -85,14 +84,16 @@ def make_bare(cluster: Cluster) -> None:
     cluster.wait(is_back, "CRI-O on node2")
 
 
-def prepare(cluster: Cluster, deployed: Deployment, *, undo: bool = False) -> None:
+def prepare(cluster: Cluster, deployed: Operated, *, undo: bool = False) -> None:
     path = f"/cluster/{CLUSTER}/nodes/node2/prepare"
     deployed.rest.post(path, {"undo": undo}, timeout_s=180)
     cluster.wait(lambda: ("runtime" in drivers(deployed)) is not undo, "the agent's report")
+    # the kubelet refuses pods that the RuntimeClass sends elsewhere
+    cluster.wait(lambda: are_prepared(cluster, 1 if undo else 2), "the node's labels")
     cluster.wait(lambda: cluster.is_ready("node2"), "node2")
 
 
-def drivers(deployed: Deployment) -> list[str]:
+def drivers(deployed: Operated) -> list[str]:
     """How node 2 restores."""
     nodes: list[dict[str, Any]] = deployed.rest.get(f"/cluster/status/{CLUSTER}")["nodes"]
     return list(next(n for n in nodes if n["name"] == "node2")["restore_drivers"])
