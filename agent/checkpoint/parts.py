@@ -24,6 +24,7 @@ from agent.checkpoint import shelf
 from agent.checkpoint.inspection import Inspected
 from agent.checkpoint.plan import options_text
 from agent.formats import (
+    cgroup_folders,
     core_images,
     criu_images,
     criu_wire,
@@ -241,6 +242,7 @@ def settle(place: Path, pause_ms: float | None) -> CheckpointRecord:
             if origin.is_file():
                 origin.replace(place / name)
     _convert_upper(place)
+    _name_cgroups(place)
     _relax(place)
     for folder in ("work", _RAW):
         shutil.rmtree(place / folder, ignore_errors=True)
@@ -276,6 +278,17 @@ def _convert_upper(place: Path) -> None:
             "redirect_dir and metacopy."
         ) from cause
     partial.replace(target)
+
+
+def _name_cgroups(place: Path) -> None:
+    try:
+        cgroup_folders.complete(place / layout.CHECKPOINT_DIR)
+    except ValueError as cause:  # without them no runtime could restore it
+        raise errors.Broken(
+            "CRIU's image of the cgroups can't be read; look at the node's disk.",
+            code=errors.CHECKPOINT_FAILED,
+            details=str(cause),
+        ) from cause
 
 
 def _relax(place: Path) -> None:

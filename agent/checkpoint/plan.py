@@ -7,6 +7,7 @@ the script (``plan``, ``<n>/plan``), the same for the agent (``plan.json``), the
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ _TIMEOUT: Final = "timeout 3"  # seconds to stop all processes; CRIU's 10 are 10
 # what runc sets itself overrides the configuration file, so these two must be flags as well
 _FLAGS: Final = {"runc": ("--file-locks", "--tcp-skip-in-flight"), "crun": ("--file-locks",)}
 HARD_AFTER_S: Final = 60  # a CRIU that was asked to stop has that long to put everything back
+# CRIU else mounts every hierarchy and reads all files of the container's cgroups within the freeze
+_NO_CGROUPS: Final = {"runc": ("--manage-cgroups-mode", "ignore")}
+_KNOWS_IGNORE: Final = (1, 2)  # runc from here on; some before it refuse the word, some do nothing
 SCRIPT: Final = "/opt/snap/bin/snap-dump"
 
 
@@ -49,7 +53,12 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DumpTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One container of a dump; ``criu_options`` are lines for it alone, beside the usual ones."""
+    """One container of a dump.
+
+    Attributes:
+        criu_options: lines for it alone, beside the usual ones.
+        leave_cgroups: CRIU need not look at its cgroups, unless it made some itself.
+    """
 
     checkpoint_id: str
     container_id: str
@@ -62,6 +71,7 @@ class DumpTarget(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[Copy, ...] = ()
     watched: tuple[str, ...] = ()  # by inotify, as the container sees it
     criu_options: tuple[str, ...] = ()
+    leave_cgroups: bool = False
 
 
 class Dump(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +177,13 @@ def folders(host: Host, data_dir: str) -> Iterator[Folder]:
                 yield Folder(host, data_dir, entry.name)
 
 
+def may_leave_cgroups(cgroup_version: str, runtime_version: str) -> bool:
+    """Whether a runc of that version can dump without cgroups, on a node where its restores can do without them."""
+    found = re.match(r"(\d+)\.(\d+)", runtime_version)
+    known = found is not None and tuple(map(int, found.groups())) >= _KNOWS_IGNORE
+    return known and cgroup_version == "v1"  # on v2 runc tells CRIU of no new path
+
+
 def options_text() -> str:
     """The CRIU options of a dump, one per line, as they are recorded and used again at its restore."""
     return "\n".join(CRIU_OPTIONS) + "\n"
@@ -181,6 +198,7 @@ def _script_plan(dump: Dump) -> str:
 
 def _target_plan(target: DumpTarget, dump: Dump, parts: str) -> str:
     flags = [*(["--leave-running"] if dump.leave_running else []), *_FLAGS.get(target.binary, ())]
+    unread = _NO_CGROUPS.get(target.binary, ()) if target.leave_cgroups else ()
     lines = [
         f"container={target.container_id}",
         f"binary={target.binary}",
@@ -189,6 +207,8 @@ def _target_plan(target: DumpTarget, dump: Dump, parts: str) -> str:
         f"images={parts}/{layout.CHECKPOINT_DIR}",
         f"work={parts}/work",
         f"flags={' '.join(flags)}",
+        f"flags_without_cgroups={' '.join(unread)}",
+        f"pid={target.pid}",
     ]
     for copy in target.copies:
         if "|" in copy.source + copy.target:

@@ -103,7 +103,7 @@ class CheckpointService:
             for one in inspected:
                 linked.refuse(engine, one.found.name, one.behind_links)
             await self._check_room(engine, inspected)
-            dump = _dump(job_id, spec, inspected, engine)
+            dump = _dump(job_id, spec, inspected, engine, self._ports.facts())
             folder = Folder(self._ports.host, self._ports.data_dir, job_id)
             if folder.here.exists():
                 raise errors.Refused(f"Job {job_id} was begun already.", code=errors.CONFLICT)
@@ -318,8 +318,15 @@ class _Look:
 
 
 def _dump(
-    job_id: JobId, spec: CheckpointSpec, inspected: tuple[Inspected, ...], engine: str
+    job_id: JobId,
+    spec: CheckpointSpec,
+    inspected: tuple[Inspected, ...],
+    engine: str,
+    facts: NodeFacts,
 ) -> Dump:
+    unread = facts.oci_runtime == "runc" and plan.may_leave_cgroups(
+        facts.cgroup_version, facts.oci_runtime_version
+    )
     listed = tuple(
         DumpTarget(
             checkpoint_id=one.found.target.checkpoint_id,
@@ -333,6 +340,7 @@ def _dump(
             copies=one.copies if engine == "runc" else (),
             watched=one.watched,
             criu_options=linked.options(one.behind_links),
+            leave_cgroups=unread,
         )
         for one in inspected
     )

@@ -3,13 +3,13 @@
 Every ``*_of`` takes one message (``criu_images.entries`` gives them) and raises ``ValueError`` when
 it is none of that type. Fields that CRIU does not always write are ``None`` when they are absent.
 
-Source: CRIU, images/{inventory,pstree,core,creds,pagemap,seccomp,stats}.proto; ``criu_entries`` names the others.
+Source: CRIU, images/{inventory,pstree,core,creds,pagemap,seccomp,stats,cgroup}.proto; ``criu_entries`` names the rest.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -51,6 +51,19 @@ class Inventory:
     img_version: int
     lsm_type: int | None
     tcp_close: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupHierarchy:
+    """One hierarchy of ``cgroup.img``.
+
+    Attributes:
+        paths: the cgroups that tasks were in, the first process's first.
+        has_folders: whether the image describes any of its cgroups.
+    """
+
+    paths: tuple[str, ...]
+    has_folders: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,35 @@ def without_master(message: bytes) -> bytes:
     """An entry of ``mountpoints-<id>.img``, no longer following a mount of the node."""
     entry = _parse(images_pb2.mnt_entry, message)
     entry.ClearField("master_id")
+    return entry.SerializeToString()
+
+
+def cgroup_hierarchies_of(message: bytes) -> tuple[CgroupHierarchy, ...]:
+    """The hierarchies in the entry of ``cgroup.img``, in its order."""
+    entry = _parse(images_pb2.cgroup_entry, message)
+    members = [member for group in entry.sets for member in group.ctls]
+    return tuple(
+        CgroupHierarchy(
+            paths=tuple(
+                dict.fromkeys(
+                    member.path
+                    for member in members
+                    if set(controller.cnames) <= set(member.name.split(","))
+                )
+            ),
+            has_folders=bool(controller.dirs),
+        )
+        for controller in entry.controllers
+    )
+
+
+def with_cgroup_folders(message: bytes, folders: Sequence[dict[str, list[str]]]) -> bytes:
+    """The entry of ``cgroup.img``, its hierarchies' ``folders`` (with those below each) added."""
+    entry = _parse(images_pb2.cgroup_entry, message)
+    for controller, added in zip(entry.controllers, folders, strict=True):
+        for name, below in added.items():
+            folder = controller.dirs.add(dir_name=name)
+            folder.children.extend(images_pb2.cgroup_dir_entry(dir_name=one) for one in below)
     return entry.SerializeToString()
 
 

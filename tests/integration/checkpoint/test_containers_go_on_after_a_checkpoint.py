@@ -93,6 +93,7 @@ async def test_containerd_restores_the_archive_by_itself(bench: Workbench, engin
     start = ticks[0] if engine == "runc" else 1
     assert sorted(set(ticks)) == list(range(start, ticks[-1] + 1))
     assert engine != "runc" or 3 < start <= last + 1
+    assert _is_in_its_own_cgroups(bench, container)
     bench.host.path(path).unlink()
 
 
@@ -123,6 +124,14 @@ async def test_files_and_volumes_are_of_the_same_moment(bench: Workbench) -> Non
     index = json.loads((parts / layout.VOLUMES_INDEX).read_text())
     assert index == [{"name": "work", "destination": "/work", "kind": "emptydir"}]
     assert bench.runs(pod)
+
+
+def _is_in_its_own_cgroups(bench: Workbench, container: str) -> bool:
+    root = "/run/containerd/runc/k8s.io"
+    said = json.loads(bench.node.run(["runc", "--root", root, "state", container]).stdout)
+    lines = bench.node.run(["cat", f"/proc/{said['pid']}/cgroup"]).stdout.splitlines()
+    used = [line for line in lines if not line.endswith(":/")]
+    return bool(used) and all(container in line for line in used)
 
 
 def _ticks(log: Path) -> list[int]:

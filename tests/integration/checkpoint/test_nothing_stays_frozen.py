@@ -16,7 +16,15 @@ from agent.checkpoint import inspection, service, watchdog, window
 from agent.checkpoint.plan import Folder
 from agent.formats.jobs import CheckpointId, CheckpointSpec, JobId, Progress
 from agent.runtimes import detached, netlock, runc
-from tests.integration.checkpoint.conftest import DATA, Pod, Workbench, new_job, spec_of, until
+from tests.integration.checkpoint.conftest import (
+    DATA,
+    FACTS,
+    Pod,
+    Workbench,
+    new_job,
+    spec_of,
+    until,
+)
 
 pytestmark = pytest.mark.node
 FATES = {"criu": "--rpc -t", "runc": "checkpoint --image-path", "script": "snap-dump run"}
@@ -91,7 +99,7 @@ async def begin_alone(bench: Workbench, pod: Pod) -> tuple[JobId, CheckpointSpec
     """What an agent leaves that dies in the window: its notes, and the script that runs on."""
     job, spec = JobId(new_job()), spec_of(pod)
     inspected = await bench.service._inspect(spec)
-    dump = service._dump(job, spec, inspected, "runc")
+    dump = service._dump(job, spec, inspected, "runc", FACTS)
     folder = Folder(bench.host, DATA, job)
     await bench.service._begin(folder, dump, inspected)
     await window._begin(folder)

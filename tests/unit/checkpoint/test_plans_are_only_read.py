@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent import errors
@@ -42,6 +43,44 @@ def test_a_plan_comes_back_as_it_was(folder: Folder) -> None:
     assert "flags=--leave-running --file-locks --tcp-skip-in-flight" in lines
     options = (folder.here / "0/home/.criu/default.conf").read_text().splitlines()
     assert set(plan.CRIU_OPTIONS) <= set(options)
+
+
+@pytest.mark.parametrize(
+    ("binary", "leave", "flags"),
+    [
+        ("runc", True, "--manage-cgroups-mode ignore"),
+        ("runc", False, ""),
+        ("crun", True, ""),
+    ],
+)
+def test_only_runc_is_told_to_leave_cgroups(
+    folder: Folder, binary: str, leave: bool, flags: str
+) -> None:
+    made = dump(binary=binary)
+    (target,) = made.targets
+    target = msgspec.structs.replace(target, leave_cgroups=leave)
+    folder.write(msgspec.structs.replace(made, targets=(target,)))
+    lines = (folder.here / "0/plan").read_text().splitlines()
+    assert f"flags_without_cgroups={flags}" in lines
+    assert "pid=7" in lines
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "version", "may"),
+    [
+        ("v1", "1.3.6+ds1", True),
+        ("v1", "1.2.0", True),
+        ("v1", "1.1.15", False),
+        ("v1", "2.0.0-rc.1", True),
+        ("v1", "", False),
+        ("v1", "unknown", False),
+        ("v2", "1.3.6", False),
+    ],
+)
+def test_cgroups_are_left_where_restores_can_do_without(
+    cgroups: str, version: str, may: bool
+) -> None:
+    assert plan.may_leave_cgroups(cgroups, version) is may
 
 
 def test_only_several_containers_are_frozen_by_the_script(folder: Folder) -> None:
