@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,8 +13,10 @@ def write(file: Path, content: bytes, mode: int = 0o600) -> None:
     Write, sync, rename, sync the folder: the order that survives a crash.
 
     Raises:
-        OSError: it can't be written; ``file`` is as it was.
+        OSError: it can't be written, or is a device or a folder; ``file`` is as it was.
     """
+    if file.exists() and not file.is_file():  # a rename would take /dev/null from the whole machine
+        raise OSError(errno.EINVAL, "Not an ordinary file", str(file))
     partial = file.with_name(file.name + ".tmp")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
