@@ -173,10 +173,12 @@ def _limiting(facts: NodeFacts, found: Findings) -> Iterator[Reason]:
 
 
 def _restores_images(facts: NodeFacts, found: Findings) -> bool:
-    """Whether the container runtime restores checkpoint images itself."""
+    """Whether the container runtime restores our checkpoint images itself.
+
+    CRI-O does so with its own only: it looks for the id of an image of the node in ``config.dump``,
+    where ours name the image ("invalid RootfsImageRef", seen with 1.34).
+    """
     version = numbers(facts.runtime_version)
-    if facts.runtime == "cri-o":
-        return version >= _CRIO_CHECKPOINTS and bool(found.own_restore)
     if facts.runtime != "containerd":
         return False
     if (2, 1) <= version < (2, 2, 7) or (2, 3) <= version < (2, 3, 4):

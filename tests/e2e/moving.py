@@ -139,6 +139,20 @@ class Apps:
             name = target
         return name
 
+    def refused_driver_image(self, name: str, node: str) -> str:
+        """See that a pod's checkpoint is not restored on ``node`` by its container runtime; the path of restores."""
+        rest = self.deployed.rest
+        asked = {"namespace": NAMESPACE, "cluster": CLUSTER, "registry": REGISTRY}
+        saved = rest.post(f"/checkpoint/kubelet/checkpoint-and-push?pod_name={name}", asked)
+        path = f"/checkpoint/{saved['checkpoint_id']}/restore"
+        wanted = {"node_name": node, "pod_name": "there", "driver": "image"}
+        status, told = rest.call("POST", path, wanted)
+        assert (status, told["code"]) == (409, "CONFLICT"), told
+        assert f"container runtime of node {node} restores no images itself" in told["error"]
+        assert "use driver runtime" in told["error"]
+        assert not self.cluster.exists("pod", "there", NAMESPACE)
+        return path
+
     def _has_gone_on(self, name: str) -> bool:
         return len(self.rounds(name)) > 2
 

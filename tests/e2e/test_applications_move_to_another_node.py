@@ -15,7 +15,6 @@ from deploy.devcluster import lifecycle
 from deploy.devcluster.cluster import Cluster
 from deploy.devcluster.operating import Operated, operating
 from deploy.devnode.instance import Instance
-from deploy.devnode.world import CLUSTER, REGISTRY
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
 from tests.e2e.moving import NAMESPACE, Apps
@@ -85,21 +84,12 @@ def test_an_application_that_crashes_after_its_restore_starts_cold(redis: Apps) 
 
 
 def test_a_node_whose_runtime_restores_no_images_is_refused_for_that(redis: Apps) -> None:
-    cluster, rest = redis.cluster, redis.deployed.rest
     address = redis.run("redis", "node1")
     redis.app.state(lambda *words: redis.exec("redis", *words))
     before = redis.ask("redis", address)
-    asked = {"namespace": NAMESPACE, "cluster": CLUSTER, "registry": REGISTRY}
-    path = "/checkpoint/kubelet/checkpoint-and-push?pod_name=redis"
-    saved = rest.post(path, asked)
-    path = f"/checkpoint/{saved['checkpoint_id']}/restore"
+    path = redis.refused_driver_image("redis", "node2")
     wanted = {"node_name": "node2", "pod_name": "there"}
-    status, told = rest.call("POST", path, {**wanted, "driver": "image"})
-    assert (status, told["code"]) == (409, "CONFLICT"), told
-    assert "container runtime of node node2 restores no images itself" in told["error"]
-    assert "use driver runtime" in told["error"]
-    assert not cluster.exists("pod", "there", NAMESPACE)
-    told = rest.post(path, wanted, timeout_s=120)
+    told = redis.deployed.rest.post(path, wanted, timeout_s=120)
     assert (told["node_name"], told["driver"]) == ("node2", "runtime")
-    address = moving.wait_address(cluster, "there")
+    address = moving.wait_address(redis.cluster, "there")
     assert redis.ask("there", address) == before

@@ -147,3 +147,8 @@ def test_more_than_cri_o_gives_by_itself_is_not_restored(redis: Apps) -> None:
     assert (said["action"], said["code"]) == ("cold", "privileges")
     assert "CAP_NET_RAW" in said["reason"]
     assert "securityContext" in said["reason"]
+
+
+def test_cri_o_is_not_given_images_that_it_does_not_take(redis: Apps) -> None:
+    redis.run("redis", "node1")
+    redis.refused_driver_image("redis", "node2")

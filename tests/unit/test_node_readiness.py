@@ -108,7 +108,7 @@ def test_a_node_without_kubernetes_lacks_no_kubelet(gate: Gate) -> None:
         (
             '[crio.checkpoint_restore]\ncontainer_level_enabled = "checkpoint_restore"',
             ("runc", "cri"),
-            ("runtime", "image"),
+            ("runtime",),
         ),
         (
             '[crio.checkpoint_restore]\ncontainer_level_enabled = "checkpoint_only"',
@@ -120,13 +120,13 @@ def test_a_node_without_kubernetes_lacks_no_kubelet(gate: Gate) -> None:
             ("runc",),
             ("runtime",),
         ),
-        ("[crio.runtime]\nenable_criu_support = true", ("runc", "cri"), ("runtime", "image")),
+        ("[crio.runtime]\nenable_criu_support = true", ("runc", "cri"), ("runtime",)),
         ("[crio.runtime]\nenable_criu_support = false", ("runc",), ("runtime",)),
         ("", ("runc", "cri"), ("runtime",)),
     ],
     ids=["restores", "checkpoints", "nothing", "older", "older, off", "silent"],
 )
-def test_crios_own_checkpoints_and_restores_depend_on_its_settings(
+def test_crios_own_checkpoints_depend_on_its_settings_and_its_restore_takes_none_of_our_images(
     text: str, engines: tuple[str, ...], drivers: tuple[str, ...]
 ) -> None:
     own = crio.of_config(text)
