@@ -9,7 +9,9 @@ from typing import Final
 from controlplane.checkpoints.podmaking import IMAGE, RUNTIME
 from controlplane.errors import Conflict
 
-_WHO_RESTORES_IMAGES: Final = "containerd 2.1 to 2.3 do, some only when told, and CRI-O takes its own alone; use driver runtime"
+_WHO_RESTORES_IMAGES: Final = (
+    "containerd 2.1 to 2.3 do, some only when told; CRI-O takes its own alone; use driver runtime"
+)
 _SOON: Final = "ask again when it is ready, in some seconds"
 
 
