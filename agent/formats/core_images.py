@@ -33,6 +33,12 @@ def threads(images: Path) -> Iterator[tuple[str, Core]]:
         yield name, replace(core, seccomp_mode=_FILTER) if name in filtered else core
 
 
+def highest_number(images: Path) -> int:
+    """The highest number that a process or thread of ``images`` has; 0 where there is none."""
+    numbers = (file.stem.removeprefix("core-") for file in images.glob("core-*.img"))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
 def _core(file: Path) -> Core:
     try:
         return criu_wire.core_of(criu_images.first(file.read_bytes()))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
-from agent.formats import digest, layout, template
+from agent.formats import core_images, digest, layout, template
 from agent.restore import (
     checking,
     comparison,
@@ -20,6 +20,7 @@ from agent.restore import (
     identifying,
     laziness,
     preparation,
+    process_numbers,
     rootfs,
     surroundings,
 )
@@ -170,6 +171,9 @@ class Decider:
             asides = await asyncio.to_thread(work.run)
             await rootfs.refresh(self.host, work.new.bundle, work.new.spec)
             await asyncio.to_thread(work.mount_points)
+            images = work.old.parts / layout.CHECKPOINT_DIR
+            highest = await asyncio.to_thread(core_images.highest_number, images)
+            await process_numbers.keep_apart(self.host, work.new.spec, highest)
         except preparation.TooLate as cause:
             raise StartCold(
                 "too_late", "Not restored: its files could not be written in time."

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from agent.restore.process_numbers import APART
 from deploy.devcluster.cluster import Cluster
 from deploy.devcluster.operating import operating
 from tests.e2e.failures import pods, striking
@@ -98,6 +99,10 @@ def test_it_is_restored_and_its_log_goes_on(met: Round, pod: str) -> None:
         assert counted[0] > 1
         assert counted == sorted(counted)
     met.wait_event(pod, "Restored", "restored eager in")
+
+
+def test_new_processes_of_a_pod_that_shares_them_leave_its_old_numbers_free(met: Round) -> None:
+    assert int(met.exec("together-back", "sh", "-c", "echo $$")) > APART
 
 
 @pytest.mark.parametrize(
