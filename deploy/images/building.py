@@ -62,7 +62,9 @@ def _ready(half: str, say: Say) -> Layout:
     name = f"localhost/snap-{half}:{key}"
     foundation = base.ready(storage, say)
     say(f"building the image snap-{half} (log in {storage.log(half)})")
-    storage.buildah(["bud", *_options(half, foundation, key), "-t", name, str(REPOSITORY)], half)
+    with storage.building():
+        argv = ["bud", *_options(half, foundation, key), "-t", name, str(REPOSITORY)]
+        storage.buildah(argv, half)
     with storage.scratch(half) as folder:
         storage.buildah(["push", name, f"oci:{folder / 'layout'}:latest"], half)
         (folder / "layout").rename(done.folder)

@@ -55,6 +55,14 @@ class Storage:
             ) from cause
 
     @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """A block whose working containers are gone afterwards, mounts too, and those of a build that was killed."""
+        try:
+            yield
+        finally:
+            subprocess.run([*self._argv, "rm", "--all"], check=False, capture_output=True)
+
+    @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """A folder for the block."""
         folder = self.folder / f"{name}.partial"
