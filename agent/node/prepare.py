@@ -165,13 +165,17 @@ class Preparer:
             return
         await self._restarting.check(facts.runtime)
         try:
-            for edit in edits:
-                await asyncio.to_thread(self._changes.file, edit)
+            # whole, or a thread would still write what is being backed out
+            await commands.finish(asyncio.to_thread(self._make, edits), _CRITICAL_S)
             lost = await self._restarting.restart(facts.runtime, report, want=True)
         except BaseException:
             await self._back_out(facts.runtime, before, report)
             raise
         _tell_of(lost)
+
+    def _make(self, edits: tuple[File, ...]) -> None:
+        for edit in edits:
+            self._changes.file(edit)
 
     async def _edits(self, facts: NodeFacts) -> tuple[File, ...]:
         """The files that the runtime's configuration lacks."""
