@@ -161,14 +161,7 @@ async def thaw(host: Host, target: DumpTarget) -> None:
 def install(host: Host) -> None:
     """Have the script on the node, as this agent knows it. Blocks."""
     script = importlib.resources.files(__package__).joinpath("snap-dump.sh").read_bytes()
-    place = host.path(SCRIPT)
-    if place.is_file() and place.read_bytes() == script:
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(place.name + ".tmp")
-    partial.write_bytes(script)
-    partial.chmod(0o755)
-    partial.replace(place)  # a dump that runs keeps the file it was started from
+    detached.install(host, SCRIPT, script)
 
 
 def forget(folder: Folder) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
-from agent.formats import core_images, digest, layout, template
+from agent.formats import digest, layout, template
 from agent.restore import (
     checking,
     comparison,
@@ -172,8 +172,7 @@ class Decider:
             await rootfs.refresh(self.host, work.new.bundle, work.new.spec)
             await asyncio.to_thread(work.mount_points)
             images = work.old.parts / layout.CHECKPOINT_DIR
-            highest = await asyncio.to_thread(core_images.highest_number, images)
-            await process_numbers.keep_apart(self.host, work.new.spec, highest)
+            await process_numbers.keep_apart(self.host, work.new.spec, images)
         except preparation.TooLate as cause:
             raise StartCold(
                 "too_late", "Not restored: its files could not be written in time."

@@ -8,10 +8,13 @@ Source: pid_namespaces(7); proc(5), /proc/sys/kernel/ns_last_pid.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from pathlib import Path
 from typing import Any, Final
 
 from agent import errors
+from agent.formats import core_images
 from agent.restore import rootfs
 from agent.runtimes import commands
 from agent.runtimes.commands import Host
@@ -24,8 +27,8 @@ _SET: Final = 'echo "$1" >/proc/sys/kernel/ns_last_pid'
 _log = logging.getLogger(__name__)
 
 
-async def keep_apart(host: Host, spec: dict[str, Any], highest: int) -> None:
-    """Have the kernel give out numbers well above ``highest`` from now on, in the namespace that the pod shares.
+async def keep_apart(host: Host, spec: dict[str, Any], images: Path) -> None:
+    """Have the kernel give out numbers well above those of ``images`` from now on, where the pod shares a namespace.
 
     Nothing where the container has a namespace of its own, or the node's. That it can't be done is no reason
     not to restore: the numbers are free as a rule.
@@ -33,6 +36,7 @@ async def keep_apart(host: Host, spec: dict[str, Any], highest: int) -> None:
     shared = rootfs.namespace(spec, "pid")
     if not shared:
         return
+    highest = await asyncio.to_thread(core_images.highest_number, images)
     argv = ["nsenter", f"--pid={shared}", "sh", "-c", _SET, "sh", str(highest + APART)]
     try:
         done = await commands.run(host, argv, timeout_s=_SET_S)

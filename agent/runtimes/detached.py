@@ -44,6 +44,18 @@ class Process:
     started: int
 
 
+def install(host: Host, path: str, program: bytes) -> None:
+    """Have ``program`` at ``path`` on the node; one that runs keeps the file it was started from. Blocks."""
+    place = host.path(path)
+    if place.is_file() and place.read_bytes() == program:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(place.name + ".tmp")
+    partial.write_bytes(program)
+    partial.chmod(0o755)
+    partial.replace(place)
+
+
 async def start(host: Host, argv: Sequence[str], log: str) -> None:
     """Start ``argv`` on the node in a session and cgroup of its own; its output goes to ``log``.
 

@@ -12,13 +12,10 @@ from controlplane.store import starts, workloads
 from controlplane.store.database import Store
 
 TABLES: Final = ("checkpoints", "images", "grants", "workloads", "restores", "starts")
-_REST: Final = (
-    4  # times as long as it was made nothing else is made: it never takes most of the time
-)
-REST_S: Final = (
-    0.02,
-    1.0,
-)  # at least and at most; commits that follow each other are taken together
+# After it was made it rests so many times as long as that took, within these bounds: it never takes most of
+# the time, and commits that follow each other are taken together.
+_REST: Final = 4
+REST_S: Final = (0.02, 1.0)
 
 
 async def follow(store: Store, made: Callable[[Index], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,21 +41,31 @@ def spec(path: str) -> dict[str, object]:
     return {"linux": {"namespaces": [{"type": "pid", **({"path": path} if path else {})}]}}
 
 
-async def test_new_processes_are_numbered_above_the_restored_ones(shared: str) -> None:
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """The images of a process with this number."""
+    (tmp_path / f"core-{HIGHEST}.img").touch()
+    return tmp_path
+
+
+async def test_new_processes_are_numbered_above_the_restored_ones(
+    shared: str, images: Path
+) -> None:
     assert next_number(shared) < HIGHEST
-    await process_numbers.keep_apart(Host(), spec(shared), HIGHEST)
+    await process_numbers.keep_apart(Host(), spec(shared), images)
     assert next_number(shared) > HIGHEST + process_numbers.APART
 
 
-async def test_a_namespace_of_ones_own_and_the_nodes_are_left_alone() -> None:
+async def test_a_namespace_of_ones_own_and_the_nodes_are_left_alone(tmp_path: Path) -> None:
     before = last_number()
-    await process_numbers.keep_apart(Host(), spec(""), os.getpid() + 100_000)
-    await process_numbers.keep_apart(Host(), {"linux": {"namespaces": []}}, os.getpid() + 100_000)
+    (tmp_path / f"core-{before + 100_000}.img").touch()
+    await process_numbers.keep_apart(Host(), spec(""), tmp_path)
+    await process_numbers.keep_apart(Host(), {"linux": {"namespaces": []}}, tmp_path)
     assert last_number() < before + 100_000
 
 
-async def test_one_that_is_gone_costs_no_restore() -> None:
-    await process_numbers.keep_apart(Host(), spec("/proc/4194304/ns/pid"), HIGHEST)
+async def test_one_that_is_gone_costs_no_restore(images: Path) -> None:
+    await process_numbers.keep_apart(Host(), spec("/proc/4194304/ns/pid"), images)
 
 
 def test_the_highest_number_is_a_threads_too(tmp_path: Path) -> None:
