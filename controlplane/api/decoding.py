@@ -114,7 +114,7 @@ class Decoder:
             field = self._aliases.get(name, name)
             if field not in self._body:
                 continue
-            if isinstance(value, str) and "\x00" in value:
+            if isinstance(value, str) and "\x00" in value and self._types[field] is not Any:
                 raise invalid(f"Field `{name}` must not contain a NUL character.")
             if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
                 value = int(value)  # noqa: PLW2901 - 3.0 is a whole number, JSON Schema says
@@ -126,7 +126,9 @@ class Decoder:
         return outdone
 
     def _from_text(self, name: str, field: str, text: str) -> Any:
-        """A value of path or query, which are always text, as the field's type."""
+        """A value of path or query, which are always text, as the field's type; any text where that is anything."""
+        if self._types[field] is Any:
+            return text
         if "\x00" in text:
             raise invalid(f"Field `{name}` must not contain a NUL character.")
         try:

@@ -82,6 +82,13 @@ async def test_deprecated_endpoints_take_any_body(server: Server) -> None:
             assert answer.json["success"] is False
             assert answer.json["message"] == f"This endpoint is deprecated. {words}"
     assert (answer.json["details"], answer.json["output"]) == ({}, "")
+    for query, raw in (
+        ("", b'{"cluster_name": "\\u0000"}'),
+        ("cluster_name=%00&cluster_name=", None),
+    ):
+        path = f"/config/cluster/nodes/edit?{query}"  # described as taking anything
+        assert (await server.call("PUT", path, raw=raw)).status == 200
+    assert (await server.call("GET", "/config/cluster/node?cluster_name=a%00")).status == 200
 
 
 async def test_who_asks_too_often_must_wait(tmp_path: Path) -> None:
