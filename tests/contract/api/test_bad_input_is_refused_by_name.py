@@ -222,11 +222,13 @@ async def test_bodies_that_are_no_objects_are_refused(quiet: Server, route: Rout
 @pytest.mark.parametrize("route", WITH_QUERY, ids=_title)
 async def test_bad_queries_are_refused_and_nothing_breaks(quiet: Server, route: Route) -> None:
     path = re.sub(r"{\w+}", "nothing", route.path)
+    fields = _fields(route)
     for name in route.query_fields:
+        takes_all = name in fields and isinstance(fields[name].type, inspect.AnyType)
         for value in ("", "x" * 5000, "%00", "a%0Ab", "-1", "nan", "1e999", "%ff%fe", "' OR 1=1"):
             answer = await quiet.call(route.method, f"{path}?{name}={value}")
             assert answer.status not in _never(route), (name, value, answer.json)
-            if value == "%00" and isinstance(answer.json, dict):
+            if value == "%00" and isinstance(answer.json, dict) and not takes_all:
                 assert answer.status in (400, 415)
 
 
