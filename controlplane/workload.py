@@ -10,7 +10,8 @@ class Workload:
     """One container of the pods that one controller makes from one template.
 
     Attributes:
-        owner_kind, owner_name: of the controller (a ReplicaSet's Deployment); of the pod itself without one.
+        owner_kind, owner_name: of the controller (a ReplicaSet's Deployment). The name of the pod itself under a
+            StatefulSet, whose pods are not alike, and without a controller (what its name was generated from).
         template_hash: ``pod-template-hash`` or ``controller-revision-hash``; empty without either.
         image_digest: ``sha256:…`` of the image that runs; empty where it is not known (yet).
     """

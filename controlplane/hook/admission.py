@@ -20,6 +20,7 @@ from controlplane.hook.index import ClusterSeen, Index
 from controlplane.hook.patching import Operation
 from controlplane.kube.asking import asks, claimed_mount, container_of, difference
 from controlplane.kube.workloads import (
+    ALIKE,
     CHECKPOINT,
     MUTATED,
     NOT_RESTORED,
@@ -164,7 +165,7 @@ def _offer(
     """The newest checkpoint that the container may start from."""
     candidates = index.find(policy.cluster, pod, container)
     if not candidates:
-        raise _Alone("there is no checkpoint of this workload")
+        raise _Alone(_nothing_of(pod))
     given = container_of(spec, container.name)
     if (path := claimed_mount(spec, given)) and pod.annotations.get(WITH_VOLUMES) != "true":
         raise _Alone(
@@ -181,6 +182,15 @@ def _offer(
         else:
             return offer
     raise _Alone(reason)
+
+
+def _nothing_of(pod: PodSeen) -> str:
+    if not pod.is_one_of_its_kind:
+        return "there is no checkpoint of this workload"
+    return (
+        f"there is no checkpoint of {pod.name}, and others of its StatefulSet are not it "
+        f'(annotation {ALIKE}: "true" says that they are alike)'
+    )
 
 
 def _nodes(

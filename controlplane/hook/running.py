@@ -23,7 +23,7 @@ from controlplane.hook.index import Index
 from controlplane.hook.listener import Listener
 from controlplane.hook.registering import Clusters, Registrar, pod_of
 from controlplane.kube.resources import Object
-from controlplane.kube.workloads import CONTAINERS, WITH_VOLUMES, moment
+from controlplane.kube.workloads import ALIKE, CONTAINERS, WITH_VOLUMES, moment
 from controlplane.store.database import Store
 from controlplane.store.hooks import HookRow
 
@@ -32,7 +32,9 @@ KNOWN_S: Final = 5.0  # after which every API server knows of a configuration
 RENEW_S: Final = (0.2, 5.0)  # between looks at the certificates, at least and at most
 CALM_S: Final = (0.0, 1.0, 5.0, 30.0, 60.0)  # between repairs of one webhook: others may insist too
 CALM_AFTER_S: Final = 300.0
-_ASKING: Final = frozenset({CONTAINERS, WITH_VOLUMES})  # annotations that a pod's next one has too
+_ASKING: Final = frozenset({ALIKE, CONTAINERS, WITH_VOLUMES})  # annotations of a pod's next one too
+# a successor under a StatefulSet has its name as well; others are not known by theirs
+_KEPT: Final = ("name", "labels", "ownerReferences", "generateName")
 _log = logging.getLogger(__name__)
 
 
@@ -338,7 +340,7 @@ class HookServers:
 def _review(pod: Mapping[str, Any]) -> dict[str, Any]:
     """A review as there would be of a new pod like ``pod``."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
-    kept = {k: metadata[k] for k in ("labels", "ownerReferences", "generateName") if k in metadata}
+    kept = {k: metadata[k] for k in _KEPT if k in metadata}
     given = metadata.get("annotations") or {}
     new = {
         "metadata": kept | {"annotations": {k: v for k, v in given.items() if k in _ASKING}},

@@ -49,10 +49,11 @@ def claimed_mount(spec: Mapping[str, Any], container: Mapping[str, Any]) -> str:
         for volume in _list(spec.get("volumes"))
         if "persistentVolumeClaim" in volume or "ephemeral" in volume
     }
-    for mount in _list(container.get("volumeMounts")):
+    mounts, devices = (_list(container.get(one)) for one in ("volumeMounts", "volumeDevices"))
+    for mount in (*mounts, *devices):
         claim = claims.get(str(mount.get("name")))
         if claim is not None and not (mount.get("readOnly") or claim.get("readOnly")):
-            return str(mount.get("mountPath"))
+            return str(mount.get("mountPath") or mount.get("devicePath"))
     return ""
 
 
@@ -84,6 +85,8 @@ def _things(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[t
         if path != _TOKEN_MOUNT:  # every pod's has a name of its own
             about = {k: v for k, v in _present(mount).items() if k not in ("name", "mountPath")}
             yield f"mount {path}", [about, kinds.get(str(mount.get("name")), [])]
+    for device in _list(container.get("volumeDevices")):
+        yield f"device {device.get('devicePath')}", kinds.get(str(device.get("name")), [])
 
 
 def _present(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ DELETE_LAST: Final = (
 WITH_VOLUMES: Final = (
     PREFIX + "restore-with-volumes"
 )  # "true": hooks give a checkpoint to pods that may write to claimed volumes too
+ALIKE: Final = (
+    PREFIX + "replicas-alike"
+)  # "true": a StatefulSet's pods may start from one another's checkpoints, as a Deployment's do
 TEMPLATE_HASH: Final = "pod-template-hash"
 REVISION_HASH: Final = "controller-revision-hash"
 _MIRROR: Final = "kubernetes.io/config.mirror"
@@ -104,13 +107,18 @@ class PodSeen:
         """Whether watchers may act on it."""
         return self.labels.get(SNAP, "false").lower() != "false"
 
+    @property
+    def is_one_of_its_kind(self) -> bool:
+        """Whether it is who its name says: its memory knows that, and is good for nobody else."""
+        return self.owner_kind == "StatefulSet" and self.annotations.get(ALIKE) != "true"
+
     def workload(self, cluster: str, container: ContainerSeen) -> Workload:
         """The workload that ``container`` is one of."""
         return Workload(
             cluster,
             self.namespace,
             self.owner_kind,
-            self.owner_name,
+            self.name if self.is_one_of_its_kind else self.owner_name,
             container.name,
             self.template_hash,
             container.image_digest,
@@ -183,7 +191,8 @@ def _owner(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[str,
         if kind == "ReplicaSet" and len(suffix) > 1 and name.endswith(suffix):
             return "Deployment", name.removesuffix(suffix), True
         return kind, name, True
-    name = _text(metadata.get("name")) or _text(metadata.get("generateName")).rstrip("-")
+    # pods of one generateName are one workload, and have no name yet while they are being created
+    name = _text(metadata.get("generateName")).rstrip("-") or _text(metadata.get("name"))
     return "Pod", name, False
 
 

@@ -93,6 +93,7 @@ class Means:
         key: of the digests of what containers ask for.
         measured: hears of each start that was measured: of what, milliseconds, restored or not.
         claims: shared by all watchers.
+        evicting: held from the look at a pod's neighbours until its own eviction shows among them.
     """
 
     store: Store
@@ -104,3 +105,4 @@ class Means:
     now: Callable[[], datetime]
     key: bytes = field(repr=False)
     claims: Claims = field(default_factory=Claims)
+    evicting: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -13,6 +13,7 @@ from controlplane.watcher.ports import Means
 
 NEWS: Final = timedelta(minutes=10)  # a checkpoint that is older was dealt with before a restart
 OFFERED_LOOKS: Final = 25  # until hooks know of a new checkpoint
+SEEN_LOOKS: Final = 50  # until the watch tells of an eviction
 _LOOK_S: Final = 0.2
 # what makes another pod for any that is gone; to a Job, for one, a deleted pod has failed
 REMAKING: Final = frozenset(
@@ -62,14 +63,9 @@ async def replace(pod: PodSeen, cluster: str, pods: Pods, means: Means) -> str:
     uncovered = await _uncovered(pods.get(pod.namespace, pod.name) or {}, cluster, means)
     reason = ""
     for _ in range(TRIES):
-        found = pods.get(pod.namespace, pod.name)
-        others = [read_pod(other) for other in pods.by("namespace", pod.namespace)]
-        current = None if found is None else read_pod(found)
-        if reason := reason_to_keep(current, pod.uid, others, uncovered):
-            return reason
         try:
-            client = await means.clusters.client(cluster)
-            await client.evict(pod.namespace, pod.name, uid=pod.uid)
+            async with means.evicting:
+                return await _evicted(pod, cluster, uncovered, pods, means)
         except Retryable as failure:
             reason = failure.details or failure.message
             await asyncio.sleep(max(failure.after_s, AGAIN_S))
@@ -77,9 +73,32 @@ async def replace(pod: PodSeen, cluster: str, pods: Pods, means: Means) -> str:
             return "it is gone already"
         except SnapError as failure:
             return failure.details or failure.message
-        else:
-            return ""
     return reason
+
+
+async def _evicted(pod: PodSeen, cluster: str, uncovered: str, pods: Pods, means: Means) -> str:
+    """Evict a pod unless it has to stay, and wait until that is seen; why it stays, or empty.
+
+    Raises:
+        SnapError: the cluster did not let it go.
+    """
+    current = _current(pod, pods)
+    others = [read_pod(other) for other in pods.by("namespace", pod.namespace)]
+    if reason := reason_to_keep(current, pod.uid, others, uncovered):
+        return reason
+    client = await means.clusters.client(cluster)
+    await client.evict(pod.namespace, pod.name, uid=pod.uid)
+    for _ in range(SEEN_LOOKS):  # or the next one would still count it as a ready replica
+        current = _current(pod, pods)
+        if current is None or current.uid != pod.uid or current.gone_at is not None:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return ""
+
+
+def _current(pod: PodSeen, pods: Pods) -> PodSeen | None:
+    found = pods.get(pod.namespace, pod.name)
+    return None if found is None else read_pod(found)
 
 
 async def _uncovered(pod: Mapping[str, Any], cluster: str, means: Means) -> str:

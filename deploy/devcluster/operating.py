@@ -153,8 +153,11 @@ class Operated:
         self.wait(is_made, f"the next pod of {name} to be given {what}", told=told)
         return made
 
-    def next_pod(self, name: str) -> dict[str, Any]:
+    def next_pod(self, name: str, without: str = "") -> dict[str, Any]:
         """What admission would make of the next pod of a Deployment; it is not created.
+
+        Args:
+            without: an annotation of its template that it is not to have.
 
         Raises:
             KubectlFailed: it has none yet that tells what the next would be.
@@ -165,6 +168,11 @@ class Operated:
         (owner,) = owned[-1]["metadata"]["ownerReferences"]
         template = self.cluster.get("replicaset", owner["name"])["spec"]["template"]
         template["metadata"] |= {"generateName": f"{owner['name']}-", "ownerReferences": [owner]}
+        template["metadata"].get("annotations", {}).pop(without, None)
+        return self.pretended(template)
+
+    def pretended(self, template: dict[str, Any]) -> dict[str, Any]:
+        """What admission would make of a pod of this template; it is not created."""
         pod = {"apiVersion": "v1", "kind": "Pod", **template}
         asked = ("create", "--dry-run=server", "-f", "-", "-ojson")
         made: dict[str, Any] = json.loads(self.cluster.kubectl(*asked, text_in=json.dumps(pod)))

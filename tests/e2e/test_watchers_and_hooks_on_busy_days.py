@@ -111,6 +111,94 @@ def test_a_cordoned_nodes_pod_is_checkpointed_and_stays(operated: Operated) -> N
         operated.cluster.delete("deployment", "staying")
 
 
+# what it is called is in its memory, and told again and again
+REPLICA = "me=$HOSTNAME; echo >/ready; while :; do echo $me >/me; sleep 1; done"
+
+
+def test_each_pod_of_a_statefulset_comes_back_as_itself(operated: Operated) -> None:
+    cluster = operated.cluster
+    manifest = deployment(cluster, "ring", 2, 1, command=["sh", "-c", REPLICA])
+    manifest["kind"] = "StatefulSet"
+    manifest["spec"] |= {"serviceName": "ring", "podManagementPolicy": "Parallel"}
+    cluster.apply(manifest)
+    try:
+        first = operated.wait_ready("ring", 2)
+        for name in ("ring-0", "ring-1"):
+            operated.wait(lambda n=name: bool(operated.checkpoints(n)), f"a checkpoint of {name}")  # type: ignore[misc]
+        cluster.kubectl("scale", "statefulset/ring", "--replicas=0")
+        operated.wait(lambda: is_gone(operated, "ring"), "the end of its pods")
+        for pod in first:  # a checkpoint is listed a little before admission knows of it
+            operated.wait(lambda p=pod: CHECKPOINT in notes(again(operated, p)), "its offer")  # type: ignore[misc]
+        cluster.kubectl("scale", "statefulset/ring", "--replicas=3")
+        pods = {p["metadata"]["name"]: p for p in operated.wait_ready("ring", 3)}
+        assert "no checkpoint of ring-2" in notes(pods.pop("ring-2"))[NOT_RESTORED]
+        operated.wait_restored(*pods.values())
+        for name in ("ring-0", "ring-1"):
+            assert cluster.kubectl("exec", name, "--", "cat", "/me").strip() == name
+    finally:
+        cluster.delete("statefulset", "ring")
+
+
+def again(operated: Operated, pod: dict[str, Any]) -> dict[str, Any]:
+    """What admission would make of the pod that a StatefulSet puts in this one's place."""
+    kept = {k: pod["metadata"][k] for k in ("name", "labels", "ownerReferences")}
+    return operated.pretended(
+        operated.cluster.get("statefulset", "ring")["spec"]["template"] | {"metadata": kept}
+    )
+
+
+WITH_VOLUMES = "snap.weaversoft.io/restore-with-volumes"
+
+
+def test_a_pod_with_a_claimed_volume_is_restored_only_if_it_accepts_that(
+    operated: Operated,
+) -> None:
+    cluster = operated.cluster
+    for one in (VOLUME, CLAIM):
+        cluster.apply(one)
+    command = ["sh", "-c", "echo >/ready; while :; do echo $HOSTNAME >/data/last; sleep 1; done"]
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    manifest = deployment(cluster, "claimed", 1, 1, command=command, volumeMounts=mounts)
+    template = manifest["spec"]["template"]
+    template["metadata"]["annotations"] = {WITH_VOLUMES: "true"}
+    template["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "kept"}}]
+    cluster.apply(manifest)
+    try:
+        (first,) = operated.wait_ready("claimed", 1)
+        operated.wait_checkpoint("w", "claimed")
+        unasked = operated.next_pod("claimed", without=WITH_VOLUMES)
+        assert "claimed volume at /data" in notes(unasked)[NOT_RESTORED]
+        assert CHECKPOINT not in notes(unasked)
+        assert "runtimeClassName" not in unasked["spec"]
+        cluster.kubectl("scale", "deployment/claimed", "--replicas=2")
+        pods = operated.wait_ready("claimed", 2)
+        (later,) = [p for p in pods if p["metadata"]["uid"] != first["metadata"]["uid"]]
+        operated.wait_restored(later)
+    finally:
+        cluster.delete("deployment", "claimed")
+        cluster.delete("persistentvolumeclaim", "kept")
+        cluster.delete("persistentvolume", "kept")
+
+
+_ROOM = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+VOLUME = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolume",
+    "metadata": {"name": "kept"},
+    "spec": _ROOM
+    | {
+        "capacity": {"storage": "1Gi"},
+        "hostPath": {"path": "/var/lib/kept", "type": "DirectoryOrCreate"},
+    },
+}
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "kept"},
+    "spec": _ROOM | {"volumeName": "kept", "resources": {"requests": {"storage": "1Gi"}}},
+}
+
+
 def test_many_pods_at_once_are_all_answered(operated: Operated) -> None:
     cluster = operated.cluster
     manifest = deployment(cluster, "crowd", CROWD, 1)

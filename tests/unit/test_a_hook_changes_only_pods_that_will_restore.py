@@ -225,6 +225,13 @@ def test_memory_is_not_put_beside_a_volume_that_went_on_without_it() -> None:
     agreed = _with_claim()
     agreed["metadata"]["annotations"] = {"snap.weaversoft.io/restore-with-volumes": "true"}
     assert reviewed(agreed, offers=offers)[0].restores
+    raw = _with_claim()
+    (container,) = raw["spec"]["containers"]
+    del container["volumeMounts"][-1]
+    container["volumeDevices"] = [{"name": "data", "devicePath": "/dev/data"}]
+    assert "claimed volume at /dev/data" in reason(reviewed(raw, offers=(offer(raw),))[1])
+    raw["metadata"]["annotations"] = {"snap.weaversoft.io/restore-with-volumes": "true"}
+    assert "another device /dev/data" in reason(reviewed(raw)[1])
     read_only = _with_claim(readOnly=True)
     assert reviewed(read_only, offers=(offer(_with_claim(readOnly=True)),))[0].restores
 
@@ -250,6 +257,37 @@ def test_another_template_has_no_checkpoint() -> None:
     pod = new_pod(labels={"pod-template-hash": "7777"})
     pod["metadata"]["ownerReferences"][0]["name"] = "web-7777"
     assert "no checkpoint" in reason(reviewed(pod)[1])
+
+
+def _replica(name: str, **annotations: str) -> dict[str, Any]:
+    """A pod of the StatefulSet ``db``: it is being created under its name."""
+    pod = new_pod(name, labels={"controller-revision-hash": "db-77", "pod-template-hash": ""})
+    pod["metadata"]["ownerReferences"][0] |= {"kind": "StatefulSet", "name": "db"}
+    pod["metadata"]["annotations"] = {f"snap.weaversoft.io/{k}": v for k, v in annotations.items()}
+    return pod
+
+
+def test_a_statefulsets_pod_starts_from_its_own_memory_and_from_no_others() -> None:
+    offers = (offer(_replica("db-0")),)
+    assert reviewed(_replica("db-0"), offers=offers)[0].restores
+    given, pod = reviewed(_replica("db-1"), offers=offers)
+    assert (given.restores, "runtimeClassName" in pod["spec"]) == ({}, False)
+    assert "no checkpoint of db-1" in reason(pod)
+    assert "snap.weaversoft.io/replicas-alike" in reason(pod)
+
+
+def test_a_statefulset_may_say_that_its_pods_are_alike() -> None:
+    alike = {"replicas-alike": "true"}
+    offers = (offer(_replica("db-0", **alike)),)
+    assert reviewed(_replica("db-1", **alike), offers=offers)[0].restores
+    assert not reviewed(_replica("db-1"), offers=offers)[0].restores
+
+
+def test_pods_of_one_generated_name_are_one_workload() -> None:
+    running, new = new_pod("web-x7k2p"), new_pod()  # a new one has no name yet
+    for pod in (running, new):
+        del pod["metadata"]["ownerReferences"]
+    assert reviewed(new, offers=(offer(running),))[0].restores
 
 
 def test_a_shared_checkpoint_is_good_in_the_namespaces_it_is_shared_with() -> None:

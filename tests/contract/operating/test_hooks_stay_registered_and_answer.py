@@ -211,6 +211,21 @@ async def test_a_pod_is_replaced_once_its_successor_would_be_restored(place: Pla
     assert len(place.kube.all("/api/v1/namespaces/apps/pods")) == 1
 
 
+async def test_a_statefulsets_pods_have_a_checkpoint_each_and_come_back_from_it(
+    place: Place,
+) -> None:
+    for name in ("db-0", "db-1"):
+        pod = running_pod(name, labels={"controller-revision-hash": "db-77"})
+        pod["metadata"]["ownerReferences"][0] |= {"kind": "StatefulSet", "name": "db"}
+        place.put_pod(pod)
+    await place.hook()
+    await place.watch(auto_delete_pod=True)
+    told = await place.decided("deleted", "its successor")
+    (other,) = {"db-0", "db-1"} - {told["pod_name"]}
+    await place.decided("kept", "last ready replica", other)
+    assert {c["pod_name"] for c in await place.checkpoints()} == {"db-0", "db-1"}
+
+
 def _alone(place: Place) -> None:
     place.add_pod("web-1")
 
