@@ -17,10 +17,10 @@ from controlplane.api.fields import (
     Namespace,
     NodeName,
     OptionalName,
+    OptionalServerUrl,
     PodName,
     Repository,
     Seconds,
-    ServerUrl,
     Tag,
 )
 from controlplane.store.records import CheckpointStatus
@@ -45,7 +45,7 @@ class CheckpointRequest(msgspec.Struct):
     node_name: NodeName | None = None
     container_name: ContainerName | None = None
     cluster_name: Name | None = None
-    kube_api_address: ServerUrl | None = None
+    kube_api_address: OptionalServerUrl | None = None
     engine: Literal["auto", "runc", "kubelet", "cri"] = "auto"
     leave_running: bool = True
     timeout_s: Seconds | None = None

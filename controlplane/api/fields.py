@@ -43,6 +43,7 @@ _HOST: Final = (
 )
 REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*/?$(?!\n)"
 SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
+SERVER_OR_NOTHING: Final = rf"^((https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*)?$(?!\n)"
 WEBHOOK_PATTERN: Final = rf'^(https://{_HOST}(/[!-"$-~]*)?)?$(?!\n)'
 NOT_PLACEHOLDER: Final = r"^(?!\*{8}$)[^\x00]*$"
 NO_NUL: Final = r"^[^\x00]*$"
@@ -66,6 +67,7 @@ SENTENCES: Final = {
     REPOSITORY_PATTERN: "must be a repository: a-z 0-9, separated by . _ - /",
     REGISTRY_PATTERN: "must be https://host[:port][/path] (or http://), without user name or query",
     SERVER_PATTERN: "must be https://host[:port], without user name or query",
+    SERVER_OR_NOTHING: "must be https://host[:port], without user name or query, or empty",
     WEBHOOK_PATTERN: "must be https://host[:port][/path] of ASCII characters, without user name or fragment",
     NOT_PLACEHOLDER: "is the placeholder for a secret, not one",
     PASSWORD_OR_NOTHING: "must have at least 8 characters, or be empty to keep the old one",
@@ -92,6 +94,7 @@ Id = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["01JC3WZ6Q4X9T2V7M8N0
 Line = Annotated[str, Meta(max_length=1024, pattern=LINE_PATTERN)]
 RegistryUrl = Annotated[str, Meta(max_length=2048, pattern=REGISTRY_PATTERN)]
 ServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_PATTERN)]
+OptionalServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_OR_NOTHING)]
 NewSecret = Annotated[str, Meta(max_length=8192, pattern=NOT_PLACEHOLDER)]
 Token = Annotated[str, Meta(max_length=8192, pattern=TOKEN_PATTERN)]
 Secret = Annotated[str, Meta(max_length=8192, pattern=NO_NUL)]

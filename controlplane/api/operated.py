@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call
-from controlplane.api.fields import Document, OptionalName, Secret, ServerUrl
+from controlplane.api.fields import Document, OptionalName, OptionalServerUrl, Secret
 from controlplane.clusters.configs import PLACEHOLDER
 from controlplane.errors import NotFound
 
@@ -18,7 +18,7 @@ AuthWord = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_ -]*$(?!\n)"
 class SentDetails(msgspec.Struct):
     """A cluster's address and credential as the older server's clients send them."""
 
-    kube_api_url: ServerUrl | None = None
+    kube_api_url: OptionalServerUrl | None = None
     token: Secret | None = None
 
 
@@ -26,7 +26,7 @@ class SentCluster(msgspec.Struct):
     """A cluster as clients send it. It is read for form only: what is stored of the cluster counts."""
 
     name: OptionalName | None = None
-    api_server_url: ServerUrl | None = None
+    api_server_url: OptionalServerUrl | None = None
     auth_type: AuthWord | None = None
     token: Secret | None = None
     kubeconfig_content: Document | None = None

@@ -196,6 +196,7 @@ class Watch:
         """
         news = []
         wanted: dict[str, Decision] = {}
+        decided: list[Decision] = []
         cordoned = self._is_cordoned(pod.node)
         now = self._means.now()
         for container in pod.containers:
@@ -211,7 +212,8 @@ class Watch:
                 news += self._new(pod, container.name, decision)
             if decision.again_at is not None:
                 heapq.heappush(self._timers, (decision.again_at, (pod.namespace, pod.name)))
-            self._replace_maybe(pod, decision, now)
+            decided.append(decision)
+        self._replace_maybe(pod, decided, now)
         if wanted:
             self._begin(Order(pod, given, wanted))
         return news
@@ -303,14 +305,17 @@ class Watch:
             for workload, _, ms, restored in new:
                 self._means.measured(workload, ms, restored)
 
-    def _replace_maybe(self, pod: PodSeen, decision: Decision, now: datetime) -> None:
-        """Delete a pod once its own checkpoint is there, if the watcher is set to."""
-        made = decision.checkpoint
+    def _replace_maybe(self, pod: PodSeen, decided: Iterable[Decision], now: datetime) -> None:
+        """Delete a pod once its own checkpoints are there, if the watcher is set to."""
         if not self._watcher.auto_delete_pod or self._watcher.trigger not in ONE_OF_ALL:
             return
-        if decision.action is not Action.SKIP or made is None or made.pod_uid != pod.uid:
-            return
-        is_news = made.ended_at is not None and now - made.ended_at < replacing.NEWS
+        ended = []
+        for decision in decided:
+            if decision.action is not Action.SKIP:
+                return  # its successor would wait for this container again
+            if (made := decision.checkpoint) is not None and made.pod_uid == pod.uid:
+                ended.append(made.ended_at)
+        is_news = any(one is not None and now - one < replacing.NEWS for one in ended)
         if is_news and pod.uid not in self._replacing:
             self._replacing.add(pod.uid)
             self._means.spawn(self._replace(pod), f"replace {pod.namespace}/{pod.name}")

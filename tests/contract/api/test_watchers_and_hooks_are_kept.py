@@ -21,6 +21,19 @@ async def _made(server: Server) -> None:
     assert (await server.call("POST", "/snaphook", HOOK, by="olga")).status == 200
 
 
+async def test_a_cluster_without_an_address_is_sent_back_as_it_was_listed(server: Server) -> None:
+    """As clients do that know a cluster from the list: the control plane's own has no address there."""
+    await server.call("POST", "/config/cluster/create", NOWHERE)
+    listed = {"name": "c9", "cluster_config_details": {"kube_api_url": "", "token": "********"}}
+    for path, body in (
+        ("/operator/snapwatcher", WATCHER),
+        ("/snaphook", HOOK),
+        ("/snaphook", HOOK | {"name": "h2", "cluster_config": {"api_server_url": ""}}),
+    ):
+        made = await server.call("POST", path, {"cluster_config": listed} | body)
+        assert (made.status, made.json["cluster_name"]) == (200, "c9"), made.json
+
+
 async def test_a_watcher_says_why_it_does_not_run(server: Server) -> None:
     await _made(server)
     seen = (await server.call("GET", "/operator/snapwatcher/w1/status", by="vera")).json

@@ -226,6 +226,32 @@ async def test_a_statefulsets_pods_have_a_checkpoint_each_and_come_back_from_it(
     assert {c["pod_name"] for c in await place.checkpoints()} == {"db-0", "db-1"}
 
 
+async def test_a_pod_is_replaced_when_all_of_its_containers_have_a_checkpoint(place: Place) -> None:
+    names = ("web-1", "web-2")
+    for name in names:
+        place.put_pod(_of_two(name, is_ready=False))
+    place.add_pod("other-1", labels={"snap.weaversoft.io/snap": "yes", "pod-template-hash": "9"})
+    await place.hook()
+    await place.watch(auto_delete_pod=True)
+    for name in names:
+        await place.decided("skip", "is there", name)  # of the quick container
+    # it is given as long to be covered by a hook as those would be, whose other container is not ready
+    await place.decided("kept", "does not look at it", "other-1")
+    for name in names:
+        path = f"/api/v1/namespaces/apps/pods/{name}/status"
+        place.kube.put(path, status=_of_two(name, is_ready=True)["status"])
+    await place.decided("deleted", "its successor")
+
+
+def _of_two(name: str, *, is_ready: bool) -> dict[str, Any]:
+    """A pod with a second container, which may be slower than the first."""
+    pod = running_pod(name)
+    (quick,), (state,) = pod["spec"]["containers"], pod["status"]["containerStatuses"]
+    pod["spec"]["containers"].append(quick | {"name": "slow"})
+    pod["status"]["containerStatuses"].append(state | {"name": "slow", "ready": is_ready})
+    return pod
+
+
 def _alone(place: Place) -> None:
     place.add_pod("web-1")
 
