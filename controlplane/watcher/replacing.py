@@ -62,13 +62,15 @@ async def replace(pod: PodSeen, cluster: str, pods: Pods, means: Means) -> str:
     """Evict a pod as far as its disruption budget allows; why it was kept, empty if it was not."""
     uncovered = await _uncovered(pods.get(pod.namespace, pod.name) or {}, cluster, means)
     reason = ""
-    for _ in range(TRIES):
+    for tries_left in reversed(range(TRIES)):
         try:
             async with means.evicting:
                 return await _evicted(pod, cluster, uncovered, pods, means)
         except Retryable as failure:
-            reason = failure.details or failure.message
-            await asyncio.sleep(max(failure.after_s, AGAIN_S))
+            # a budget is kept by an API server that is reached well
+            reason = (failure.details or failure.message).removeprefix("unreachable: ")
+            if tries_left:
+                await asyncio.sleep(max(failure.after_s, AGAIN_S))
         except (NotFound, Conflict):
             return "it is gone already"
         except SnapError as failure:

@@ -12,6 +12,7 @@ import pytest
 from controlplane.settings import Address
 from controlplane.store import starts
 from controlplane.store.database import Store
+from controlplane.watcher import replacing
 from controlplane.workload import Workload
 from deploy.devnode.ports import free_port
 from tests.contract.operating.conftest import WEBHOOKS, Place, opened
@@ -241,6 +242,21 @@ async def test_a_pod_is_replaced_when_all_of_its_containers_have_a_checkpoint(pl
         path = f"/api/v1/namespaces/apps/pods/{name}/status"
         place.kube.put(path, status=_of_two(name, is_ready=True)["status"])
     await place.decided("deleted", "its successor")
+
+
+async def test_a_disruption_budget_keeps_a_pod(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacing, "TRIES", 1)
+    names = ("web-1", "web-2")
+    for name in names:
+        place.add_pod(name)
+    place.kube.protected |= {("apps", name) for name in names}
+    await place.hook()
+    await place.watch(auto_delete_pod=True)
+    told = await place.decided("kept", "would violate the pod's disruption budget")
+    assert "unreachable" not in told["reason"]
+    assert all(place.pod(name) for name in names)
 
 
 def _of_two(name: str, *, is_ready: bool) -> dict[str, Any]:
