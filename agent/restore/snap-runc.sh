@@ -176,7 +176,9 @@ create() {
       ${console:+--console-socket "$console"} $no_pivot $lazy --file-locks \
       --image-path "$images" --work-path "$work" "$id" -- "$@" && [ ! -e "$state.lost" ]; then
       rename
-      if [ -n "$pid_file" ] && read -r pid <"$pid_file"; then printf '%s\n' "$pid" >"$state.restored"; fi 2>/dev/null
+      pid=''
+      if [ -n "$pid_file" ]; then read -r pid <"$pid_file"; fi 2>/dev/null # it fails where no newline ends the file, and has read
+      [ -z "$pid" ] || printf '%s\n' "$pid" >"$state.restored"
       mv -f "$config.snap" "$config" 2>/dev/null
       rm -f "$state.undo"
       exit 0

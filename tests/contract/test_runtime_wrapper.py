@@ -28,7 +28,8 @@ ID = "c0ffee"
 RUNTIME = r"""#!/bin/sh
 printf '%s\n' "$*" >>{notes}
 for word; do case $word in
-  restore) read -r line && echo "stdin: $line"; exit $(cat {folder}/restore-status) ;;
+  restore) read -r line && echo "stdin: $line"; printf %s "$(cat {folder}/pid)" >{folder}/pid-file
+    exit $(cat {folder}/restore-status) ;;
   ps) cat {folder}/pids; exit 0 ;;
   state) printf '{{\n  "id": "x",\n  "status": "running"\n}}\n'; exit 0 ;;
 esac; done
@@ -65,8 +66,8 @@ class Bench:
 
         return asyncio.create_task(run())
 
-    def create(self) -> asyncio.Task[str]:
-        return self.call("create", "--bundle", str(self.bundle), "--pid-file", "/p")
+    def create(self, pid_file: str = "/p") -> asyncio.Task[str]:
+        return self.call("create", "--bundle", str(self.bundle), "--pid-file", pid_file)
 
     def notes(self) -> list[str]:
         """How the runtime was called since the last time."""
@@ -81,6 +82,10 @@ class Bench:
     def join(self, lines: str, group: str, *pids: int) -> None:
         """Have a container restored whose first process has ``lines`` in its ``cgroup`` file."""
         self.state("restored").write_text(f"{pids[0]}\n")
+        self.lay_out(lines, group, *pids)
+
+    def lay_out(self, lines: str, group: str, *pids: int) -> None:
+        """Have the kernel's files say so."""
         proc = self.folder / f"proc/{pids[0]}"
         members = self.folder / "sys/fs/cgroup" / group
         proc.mkdir(parents=True)
@@ -111,6 +116,7 @@ def bench(tmp_path: Path) -> Bench:
         (tmp_path / name).chmod(0o755)
     (tmp_path / "snap-runc.real").write_text(f"{tmp_path}/runtime\n")
     (tmp_path / "restore-status").write_text("0")
+    (tmp_path / "pid").touch()
     for folder in ("run/requests", "run/state", "bundle", "images", "work"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "images/inventory.img").touch()
@@ -209,6 +215,21 @@ async def test_a_restore_gets_the_same_options_and_the_containers_own_stdio(benc
         f"--image-path {bench.folder}/images --work-path {bench.folder}/work {ID}"
     )
     assert bench.state("restored").exists()
+
+
+async def test_the_restored_process_is_known_by_the_runtimes_pid_file(bench: Bench) -> None:
+    with a_stopped_process() as pid:
+        (bench.folder / "pid").write_text(str(pid))
+        bench.lay_out(*V1, pid)
+        async with agent(bench) as (box, requests):
+            creating = bench.create(f"{bench.folder}/pid-file")
+            await asyncio.wait_for(requests.get(), 5)
+            assert await box.answer(ID, restoring(bench), within_s=5)
+            await creating
+        bench.notes()
+        await bench.call("start")
+        assert await asyncio.to_thread(goes_on, pid)
+    assert bench.notes() == []  # nobody asked the runtime whom to let go
 
 
 async def test_until_it_is_started_a_restored_container_is_created(bench: Bench) -> None:
