@@ -89,7 +89,10 @@ class Identifier:
             attempts.append(container.attempt)
         again = self.ledger.has(asker.sandbox_id, mark(asker))
         if (again or max(attempts) > 0) and not asker.again:
-            raise StartCold("restarted", "Not restored: a restart starts cold.")
+            why = "a restart starts cold"
+            if max(attempts) == 0:
+                why = "it was restored before, or about to be when the agent ended"
+            raise StartCold("restarted", f"Not restored: {why}.")
 
     async def image_digests(self, asker: Asker, container: pods.Container | None) -> frozenset[str]:
         """What the image of the new container is known by."""

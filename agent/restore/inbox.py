@@ -1,7 +1,8 @@
 """The wrapper's side of the talk: requests are files renamed into a folder, answers go through a FIFO each.
 
 No socket client is needed in the shell, a request is whole or not there, and with this agent dead the lock is
-free: the wrapper sees that and starts cold at once.
+free: the wrapper sees that and starts cold at once. A question stays there, as ``.taken``, until it is answered: an
+agent that starts anew in time takes it up.
 """
 
 from __future__ import annotations
@@ -129,6 +130,12 @@ class Inbox:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
 
+    def take_up(self) -> None:
+        """Have the questions wait again that an earlier agent took and did not answer. Hold the lock."""
+        for file in self.folder.glob("*.taken"):
+            with contextlib.suppress(FileNotFoundError):  # its wrapper has given up
+                file.rename(file.with_suffix(".ask"))
+
     def waiting(self) -> Iterator[Path]:
         """The requests that nobody has taken, oldest first."""
         found = []
@@ -138,18 +145,27 @@ class Inbox:
         yield from (file for _, file in sorted(found))
 
     def take(self, file: Path) -> Request | None:
-        """The request in ``file``, which is gone afterwards; None when it is none (left by an accident)."""
+        """The request in ``file``, which does not wait afterwards; None when it is none (left by an accident)."""
         with contextlib.suppress(OSError):
             descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as stream:
                 facts = os.fstat(descriptor)
                 text = stream.read(REQUEST_BYTES) if stat.S_ISREG(facts.st_mode) else b""
-            file.unlink()
-            return _parse(file.name.removesuffix(".ask"), text, facts.st_mtime_ns)
+            request = _parse(file.name.removesuffix(".ask"), text, facts.st_mtime_ns)
+            if request and request.verb is Verb.ASK:
+                file.rename(file.with_suffix(".taken"))  # its time stays
+            else:
+                file.unlink()
+            return request
         return None
 
     async def answer(self, container_id: str, answer: Answer, *, within_s: float) -> bool:
         """Give ``answer``; False: the wrapper has gone, or did not come to its FIFO ``within_s``."""
+        is_given = await self._give(container_id, answer, within_s)
+        (self.folder / f"{container_id}.taken").unlink(missing_ok=True)
+        return is_given
+
+    async def _give(self, container_id: str, answer: Answer, within_s: float) -> bool:
         fifo = self.folder / f"{container_id}.answer"
         deadline = time.monotonic() + within_s
         while True:
@@ -170,7 +186,7 @@ class Inbox:
     def sweep(self, older_than_s: float) -> None:
         """Remove what wrappers left that were killed while they waited."""
         limit = time.time() - older_than_s
-        for pattern in ("*.tmp", "*.answer"):
+        for pattern in ("*.tmp", "*.taken", "*.answer"):
             for file in self.folder.glob(pattern):
                 with contextlib.suppress(FileNotFoundError):
                     if file.lstat().st_mtime < limit:

@@ -73,6 +73,7 @@ class RestoreService:
         box.prepare()
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with inbox.lock(self.host.path(LOCK)), asyncio.TaskGroup() as group:
+            box.take_up()
             self._adopt()
             watching = self._lazy.watch_for_ever(self.recorder.record)
             group.create_task(watching, name="lazy restores")

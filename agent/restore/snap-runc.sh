@@ -56,7 +56,7 @@ ask() { # sets action, images, work, uts, lazy; no agent, no answer in time or a
   mkfifo -m 600 "$request.answer" 2>/dev/null || return 0
   tell ask || return 0
   answer=$(timeout 20 cat "$request.answer" </dev/null 2>/dev/null)
-  rm -f "$request.ask" "$request.answer" # an answer that comes later finds nobody
+  rm -f "$request.ask" "$request.taken" "$request.answer" # an answer that comes later finds nobody
   said=''
   while IFS= read -r line; do
     case $line in */../* | */..) return 0 ;; esac

@@ -395,6 +395,28 @@ async def test_only_one_agent_answers(bench: Bench) -> None:
                 pass
 
 
+async def test_a_question_is_taken_up_by_the_next_agent(bench: Bench) -> None:
+    async with agent(bench) as (_, requests):
+        creating = bench.create()
+        first = await asyncio.wait_for(requests.get(), 5)
+    async with agent(bench) as (box, requests):
+        box.take_up()
+        assert await asyncio.wait_for(requests.get(), 5) == first  # its age too
+        assert await box.answer(ID, restoring(bench), within_s=5)
+        assert await creating == "stdin: hello\n"
+    assert not list((bench.run_dir / "requests").iterdir())
+
+
+async def test_an_answered_question_is_not_asked_again(bench: Bench) -> None:
+    box = Inbox(bench.run_dir / "requests")
+    file = box.folder / f"{ID}.ask"
+    file.write_text(f"verb=ask\nid={ID}\nbundle=/b\n")
+    assert box.take(file)
+    assert not await box.answer(ID, Answer(restore=False), within_s=0)  # nobody waits any more
+    box.take_up()
+    assert not list(box.waiting())
+
+
 async def test_an_answer_for_nobody_is_noticed(bench: Bench) -> None:
     box = Inbox(bench.run_dir / "requests")
     assert not await box.answer(ID, Answer(restore=False), within_s=0.1)
