@@ -31,11 +31,20 @@ FLEET: Final = "fleet"  # the row that needs no node; it has options of its own
 _LONG: Final = frozenset({"at-rest"})  # rows that a smoke run leaves out: they only wait
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _size(text: str) -> int:
+    """``parse_size`` whose words argparse tells."""
+    try:
+        return parse_size(text)
+    except ValueError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """What to measure; ends the program with a sentence where that can't be."""
     parser = argparse.ArgumentParser(prog="dev bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*BY_NAME, FLEET])}")
     parser.add_argument(
-        "--size", action="append", type=parse_size, help="such as 256MiB or 1GiB; may be repeated"
+        "--size", action="append", type=_size, help="such as 256MiB or 1GiB; may be repeated"
     )
     parser.add_argument("--data", choices=("half", "full"), help="half random or random")
     parser.add_argument(
@@ -49,6 +58,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--instance", default="bench", help="name of the nodes to start [bench]")
     args = parser.parse_args(argv)
+    if alone := {FLEET, ADMISSION, CIRCLE} & set(args.rows):
+        parser.error(f"{min(alone)} is measured by itself: ./dev bench {min(alone)}")
     if unknown := set(args.rows) - set(BY_NAME):
         parser.error(
             f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}"
@@ -121,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
         return circle.main(argv[1:])
     if argv[:1] == [FLEET]:
         return fleet.main(argv[1:])
-    args = _parse(argv)
+    args = parse(argv)
     results: list[Result] = []
     try:
         with opened(Instance(args.instance), _say) as world:

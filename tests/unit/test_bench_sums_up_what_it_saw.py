@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+import bench.__main__
 from bench import contest, ticks
 from bench.case import OURS, STOCK, Case, Figures, Sample, Unusable, parse_size, size_text
 from bench.report import Result
@@ -86,3 +87,25 @@ def test_another_contestant_can_be_ours_for_a_row() -> None:
     lazy = Result(BY_NAME["restore-lazy"], Case(1 << 30, "half", 1), contest.Outcome(runs, {}))
     assert lazy.json()["ratio"] == 30
     assert lazy.looked_at(BY_NAME["restore-warm"]).json()["ratio"] == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        pytest.param(
+            ["pause", "--size", "1TB"], "'1TB' is no size; write 64MiB or 1GiB", id="size"
+        ),
+        pytest.param(["pauze"], "there is no row pauze", id="row"),
+        pytest.param(
+            ["pause", "fleet"], "fleet is measured by itself: ./dev bench fleet", id="fleet"
+        ),
+        pytest.param(["pause", "--runs", "0"], "--runs must be at least 1", id="runs"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused_in_one_sentence(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.__main__.parse(argv)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
