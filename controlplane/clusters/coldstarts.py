@@ -18,7 +18,7 @@ from controlplane.kube.resources import Object, uid_of
 from controlplane.kube.workloads import CHECKPOINT, NOT_RESTORED, SNAP, moment
 
 NEWS: Final = timedelta(minutes=10)  # what is older was told, or is of no interest any more
-AWAY_S: Final = 10.0  # an agent that only lost its connection tells by itself what it did
+AWAY_S: Final = 20.0  # an agent that lost its connection is back by then, and tells what it did
 KNOWN: Final = timedelta(seconds=5)  # after which every API server asks a hook that is new
 _STARTED: Final = frozenset({"running", "terminated"})
 

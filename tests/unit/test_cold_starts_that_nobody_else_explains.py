@@ -99,7 +99,7 @@ async def test_a_pod_that_no_hook_was_asked_about_is_told_once() -> None:
     "world",
     [
         pytest.param(_World(connected=True), id="its agent is there"),
-        pytest.param(_World(away=3.0), id="its agent may be back in a moment"),
+        pytest.param(_World(away=16.0), id="its agent may be back in a moment"),
         pytest.param(_World(answered=frozenset({"u1"})), id="its agent told already"),
     ],
 )
