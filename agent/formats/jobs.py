@@ -227,6 +227,7 @@ class JobUpdate:
         sequence: rises over everything this node reports; kept by the journal.
         progress: 0-100.
         bytes_done, bytes_total: of the step that runs, 0 where bytes are not its measure.
+        bytes_per_s: of these, over the last seconds; 0 while not known.
         task_name: what users read in front of the bar ("Create Checkpoint").
     """
 
@@ -239,6 +240,7 @@ class JobUpdate:
     task_name: str = ""
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_per_s: int = 0
     result: JobResult | None = None
     error: JobFailure | None = None
 
@@ -254,12 +256,16 @@ class JobBrief:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a step is: ``percent`` of the step itself (0-100), a sentence, and bytes where they count."""
+    """How far a step is: ``percent`` of the step itself (0-100), a sentence, and bytes where they count.
+
+    Who counts them leaves ``bytes_per_s`` alone: it comes from how the count moves.
+    """
 
     percent: float
     message: str
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_per_s: int = 0
 
 
 Report = Callable[[Progress], None]  # cheap, never blocks, callable from worker threads

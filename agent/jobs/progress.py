@@ -52,12 +52,14 @@ class Meter:
         self._total = 0
 
     def read(self, progress: Progress) -> Progress:
-        """``progress`` on the job's scale; its message says how much, how fast, how long still."""
+        """``progress`` on the job's scale, with its rate; its message says what its bytes say."""
         with self._lock:
             self._highest = max(self._highest, self._span.at(progress.percent))
             rate = self._rate(progress)
             message = sentence(progress, rate)
-            return replace(progress, percent=self._highest, message=message)
+            return replace(
+                progress, percent=self._highest, message=message, bytes_per_s=round(rate)
+            )
 
     def _rate(self, progress: Progress) -> float:
         """Bytes per second over the last seconds, 0 while unknown."""

@@ -274,6 +274,7 @@ def news_of(entry: Entry, said: Progress | None = None) -> JobUpdate:
         task_name=steps.TASK_NAMES.get(entry.job.kind, "") if entry.job else "",
         bytes_done=said.bytes_done if said else 0,
         bytes_total=said.bytes_total if said else 0,
+        bytes_per_s=said.bytes_per_s if said else 0,
         result=gave if gave and (completed or gave.checkpoints or gave.pushes) else None,
         error=entry.error,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final, TypeVar
+from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from controlplane.api.calls import Accepted, Call, Reply
 from controlplane.api.fields import Cursor, Id, Limit, Name, NodeName
@@ -17,6 +18,14 @@ from controlplane.store.requests import JobFilter
 
 SECTION: Final = Section("Jobs", "Long work: its state, its result, its end.")
 T = TypeVar("T")
+Rate = Annotated[
+    int | None,
+    Meta(description="How fast bytes_done rises, over the last seconds; null while not known."),
+]
+Remaining = Annotated[
+    float | None,
+    Meta(description="Seconds that this step goes on at that rate; null while not known."),
+]
 
 
 class JobList(msgspec.Struct):
@@ -75,6 +84,8 @@ class JobAnswer(msgspec.Struct, frozen=True):
     error: JobError | None
     bytes_done: int
     bytes_total: int
+    bytes_per_s: Rate
+    remaining_s: Remaining
     cancel_requested: bool
     agent_lost: bool
     created_at: str
@@ -156,6 +167,8 @@ def describe(job: Job) -> JobAnswer:
         error=JobError(error.code, error.message, error.details) if error else None,
         bytes_done=job.bytes_done,
         bytes_total=job.bytes_total,
+        bytes_per_s=job.bytes_per_s or None,
+        remaining_s=job.remaining_s,
         cancel_requested=job.cancel_requested,
         agent_lost=job.agent_lost,
         created_at=job.created_at,

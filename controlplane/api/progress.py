@@ -63,8 +63,10 @@ async def follow(call: Call, wanted: Follow) -> web.WebSocketResponse:
 
     First comes the latest state of the running jobs (or, with ``since``, what was missed), then each step:
     ``{"type": "progress", "progress": 0-100 | "failed", "task_name", "message", "timestamp", "job_id",
-    "cluster", "initiator", "event_id"}``. ``{"type": "ping"}`` is answered by ``{"type": "pong"}``. Proof of
-    identity: header, cookie, subprotocol ``bearer.<token>``, or ``?ticket=``.
+    "cluster", "initiator", "status", "bytes_done", "bytes_total", "bytes_per_s", "remaining_s", "agent_lost",
+    "event_id"}``. Bytes are those of the step that runs (0: not its measure); rate and remaining seconds come
+    from the node's own counters and are null while not known. ``{"type": "ping"}`` is answered by
+    ``{"type": "pong"}``. Proof of identity: header, cookie, subprotocol ``bearer.<token>``, or ``?ticket=``.
     """
     if not is_upgrade(call.request):
         raise HttpError("This endpoint is a WebSocket; open it with ws:// or wss://.", NOT_FOUND)

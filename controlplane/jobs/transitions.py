@@ -31,14 +31,16 @@ def advance(job: Job, news: JobUpdate, at: str) -> Job | None:
         return None
     ended = news.state in ENDED
     completed = news.state is JobState.COMPLETED
+    done, total = _bytes(job, news)
     return msgspec.structs.replace(
         job,
         state=news.state,
         progress=100.0 if completed else min(max(job.progress, news.progress), 100.0),
         message=news.message or (news.error.message if news.error else job.message),
         task_name=job.task_name or news.task_name,  # clients know a job by one name
-        bytes_done=news.bytes_done or job.bytes_done,
-        bytes_total=news.bytes_total or job.bytes_total,
+        bytes_done=total if completed else done,
+        bytes_total=total,
+        bytes_per_s=0 if ended else news.bytes_per_s,
         result=news.result or job.result,
         error=(news.error or job.error) if ended and not completed else None,
         agent_lost=False,
@@ -46,6 +48,12 @@ def advance(job: Job, news: JobUpdate, at: str) -> Job | None:
         updated_at=at,
         ended_at=at if ended else None,
     )
+
+
+def _bytes(job: Job, news: JobUpdate) -> tuple[int, int]:
+    """Bytes done and in all; news that count none leave what was last counted."""
+    counted = news if news.bytes_total or news.bytes_done else job
+    return counted.bytes_done, counted.bytes_total
 
 
 def ended_here(job: Job, state: JobState, message: str, error: JobFailure | None = None) -> Job:

@@ -205,6 +205,8 @@ def content_of(job: Job) -> dict[str, object]:
         "status": job.state.value,
         "bytes_done": job.bytes_done,
         "bytes_total": job.bytes_total,
+        "bytes_per_s": job.bytes_per_s or None,
+        "remaining_s": job.remaining_s,
         "agent_lost": job.agent_lost,
     }
 

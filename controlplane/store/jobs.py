@@ -15,8 +15,8 @@ from controlplane.store.requests import Idempotency, JobFilter, NewJob, Page
 
 _COLUMNS: Final = (
     "id, kind, state, epoch, cluster, node, namespace, owner, initiator, broadcast, task_name, "
-    "spec_json, progress, message, bytes_done, bytes_total, result_json, error_json, "
-    "cancel_requested, agent_lost, created_at, started_at, updated_at, ended_at"
+    "spec_json, progress, message, bytes_done, bytes_total, bytes_per_s, result_json, "
+    "error_json, cancel_requested, agent_lost, created_at, started_at, updated_at, ended_at"
 )
 _spec = msgspec.json.Decoder(JobSpec)
 _result = msgspec.json.Decoder(JobResult)
@@ -48,7 +48,7 @@ def insert(db: Database, new: NewJob) -> Job:
         updated_at=at,
     )
     db.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 24)})",  # noqa: S608 - constants
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 25)})",  # noqa: S608 - constants
         _values(job),
     )
     _record_event(db, job)
@@ -59,8 +59,9 @@ def update(db: Database, job: Job, *, changed_state: bool) -> None:
     """Store what may change of ``job``; a change of state goes into its history."""
     db.execute(
         "UPDATE jobs SET state = ?, epoch = ?, progress = ?, message = ?, task_name = ?, "
-        "bytes_done = ?, bytes_total = ?, result_json = ?, error_json = ?, cancel_requested = ?, "
-        "agent_lost = ?, started_at = ?, updated_at = ?, ended_at = ? WHERE id = ?",
+        "bytes_done = ?, bytes_total = ?, bytes_per_s = ?, result_json = ?, error_json = ?, "
+        "cancel_requested = ?, agent_lost = ?, started_at = ?, updated_at = ?, ended_at = ? "
+        "WHERE id = ?",
         [
             job.state,
             job.epoch,
@@ -69,6 +70,7 @@ def update(db: Database, job: Job, *, changed_state: bool) -> None:
             job.task_name,
             job.bytes_done,
             job.bytes_total,
+            job.bytes_per_s,
             _json(job.result),
             _json(job.error),
             job.cancel_requested,
@@ -87,11 +89,11 @@ def update_progress(db: Database, changed: Iterable[Job]) -> None:
     """Store how far jobs are, and nothing else of them: by far the most frequent change."""
     db.conn.executemany(
         "UPDATE jobs SET progress = ?, message = ?, task_name = ?, bytes_done = ?, "
-        "bytes_total = ?, agent_lost = ?, updated_at = ? WHERE id = ?",
+        "bytes_total = ?, bytes_per_s = ?, agent_lost = ?, updated_at = ? WHERE id = ?",
         [
             (
                 *(job.progress, job.message, job.task_name, job.bytes_done, job.bytes_total),
-                *(job.agent_lost, job.updated_at, job.id),
+                *(job.bytes_per_s, job.agent_lost, job.updated_at, job.id),
             )
             for job in changed
         ],
@@ -144,7 +146,7 @@ def set_agent_lost(db: Database, nodes: Sequence[tuple[str, str]], *, lost: bool
     for cluster, node in nodes:
         for job in open_jobs(db, cluster, node):
             if job.agent_lost != lost:
-                marked = msgspec.structs.replace(job, agent_lost=lost)
+                marked = msgspec.structs.replace(job, agent_lost=lost, bytes_per_s=0)
                 update(db, marked, changed_state=False)
                 changed.append(marked)
     return changed
@@ -198,7 +200,8 @@ def _select(db: Database, rest: str, values: Sequence[Any]) -> list[Job]:
 
 def _job(row: sqlite3.Row | tuple[Any, ...]) -> Job:
     (job_id, kind, state, epoch, cluster, node, namespace, owner, initiator, broadcast, *rest) = row
-    (task_name, spec, progress, message, bytes_done, bytes_total, result, error, *flags) = rest
+    (task_name, spec, progress, message, bytes_done, bytes_total, bytes_per_s, *rest) = rest
+    result, error, *flags = rest
     cancel_requested, agent_lost, created_at, started_at, updated_at, ended_at = flags
     return Job(
         id=job_id,
@@ -217,6 +220,7 @@ def _job(row: sqlite3.Row | tuple[Any, ...]) -> Job:
         message=message,
         bytes_done=bytes_done,
         bytes_total=bytes_total,
+        bytes_per_s=bytes_per_s,
         result=None if result is None else _result.decode(result),
         error=None if error is None else _failure.decode(error),
         cancel_requested=bool(cancel_requested),
@@ -232,7 +236,7 @@ def _values(job: Job) -> list[Any]:
     return [
         *(job.id, job.kind, job.state, job.epoch, job.cluster, job.node, job.namespace),
         *(job.owner, job.initiator, job.broadcast, job.task_name, _json(job.spec)),
-        *(job.progress, job.message, job.bytes_done, job.bytes_total),
+        *(job.progress, job.message, job.bytes_done, job.bytes_total, job.bytes_per_s),
         *(_json(job.result), _json(job.error), job.cancel_requested, job.agent_lost),
         *(job.created_at, job.started_at, job.updated_at, job.ended_at),
     ]

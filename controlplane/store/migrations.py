@@ -374,6 +374,11 @@ ALTER TABLE checkpoints ADD COLUMN restore_mode TEXT NOT NULL DEFAULT ''
   CHECK (restore_mode IN ('', 'eager', 'lazy', 'auto'));
 """
 
+# how fast a job's bytes move, which says how long they still take
+_RATES: Final = """
+ALTER TABLE jobs ADD COLUMN bytes_per_s INTEGER NOT NULL DEFAULT 0;
+"""
+
 STEPS: Final[tuple[str, ...]] = (
     _FIRST,
     _OPERATIONS,
@@ -384,4 +389,5 @@ STEPS: Final[tuple[str, ...]] = (
     _WORKLOADS,
     _COUNTED,
     _RESTORE_MODES,
+    _RATES,
 )

@@ -220,6 +220,8 @@ class Job(Record, frozen=True):
         owner: the user it belongs to; ``initiator`` the part of SNAP that asked for it.
         broadcast: everybody may see its progress.
         progress: 0-100.
+        bytes_done, bytes_total: of its step, 0 where bytes are not its measure.
+        bytes_per_s: how fast they move; 0 while not known.
         agent_lost: its node has not been heard of for minutes; a late result still counts.
     """
 
@@ -239,6 +241,7 @@ class Job(Record, frozen=True):
     message: str = ""
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_per_s: int = 0
     result: JobResult | None = None
     error: JobFailure | None = None
     cancel_requested: bool = False
@@ -253,6 +256,13 @@ class Job(Record, frozen=True):
         """Whether nothing more will happen to it."""
         return self.state in ENDED
 
+    @property
+    def remaining_s(self) -> float | None:
+        """How long its step goes on if it stays as fast; None while that is not known."""
+        if self.bytes_per_s <= 0:
+            return None
+        return round(max(0, self.bytes_total - self.bytes_done) / self.bytes_per_s, 1)
+
 
 class JobUpdate(Record, frozen=True):
     """One piece of news from an agent; ``sequence`` rises over all that a node reports."""
@@ -266,6 +276,7 @@ class JobUpdate(Record, frozen=True):
     task_name: str = ""
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_per_s: int = 0
     result: JobResult | None = None
     error: JobFailure | None = None
 

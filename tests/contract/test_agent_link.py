@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import errors
-from agent.formats.jobs import JobState
+from agent.formats.jobs import JobId, JobState, JobUpdate
 from agent.link import identity
 from agent.link.conversation import Member, Rooms
 from agent.link.session import Dialling, Session
@@ -201,6 +201,17 @@ async def test_a_job_is_acknowledged_done_and_its_result_delivered(
         assert update.result.pushes[0].image == "registry.test/snap/redis:v1"
         await until(lambda: it.agent.runner.briefs() == ())
         assert "s3cret-password" not in (tmp_path / "jobs" / "J1.json").read_text()
+
+
+async def test_how_far_and_how_fast_a_job_is_comes_across(
+    tmp_path: Path, certificates: tls.Certificates
+) -> None:
+    async with served(FakeControlPlane(), certificates) as server, linked(tmp_path, server) as it:
+        said = JobUpdate(JobId("J1"), 1, 0, JobState.RUNNING, 25.0, "Pushing")
+        it.agent.outbox.progress(replace(said, bytes_done=250, bytes_total=1000, bytes_per_s=500))
+        await until(lambda: bool(it.control.updates))
+        heard = it.control.updates[0]
+        assert (heard.bytes_done, heard.bytes_total, heard.bytes_per_s) == (250, 1000, 500)
 
 
 async def test_a_job_goes_on_while_the_link_is_down(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from controlplane.checkpoints.arrivals import Arrivals
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
@@ -71,7 +72,7 @@ class FakeFleet:
         connected: False for an agent that is away.
         failure: what jobs end with; None lets them complete.
         is_unpushed: that failure comes after the checkpoints were made.
-        held: while it is set, jobs are taken but go on for ever.
+        held: while it is set, jobs are taken but go on for ever (``say`` tells how far they are).
         archive: bytes of every archive.
         started: jobs that were handed out.
         more: other pods of the node, by namespace and name.
@@ -152,6 +153,10 @@ class FakeFleet:
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
+    async def say(self, job: Job, **more: Any) -> None:
+        """Report that a job runs, and what else an update may tell."""
+        await self._report(job, JobState.RUNNING, **more)
+
     def cancel_job(self, job: Job) -> None:
         """End the job as cancelled."""
         task = asyncio.create_task(self._report(job, JobState.CANCELLED))
@@ -223,6 +228,7 @@ class FakeFleet:
         *,
         result: JobResult | None = None,
         error: JobFailure | None = None,
+        **more: Any,
     ) -> None:
         assert self.jobs is not None
         self._sequence += 1
@@ -236,6 +242,7 @@ class FakeFleet:
             task_name=job.task_name,
             result=result,
             error=error,
+            **more,
         )
         await self.jobs.take(job.cluster, job.node, [update])
 

@@ -264,9 +264,11 @@ async def test_progress_reaches_a_websocket(tmp_path: Path) -> None:
             async with api._client.ws_connect("/ws/progress", headers=headers) as socket:
                 first = await next_of(socket)
                 assert (first["job_id"], first["progress"]) == (job_id, 0)
-                await agent.report(job_id, "running", progress=30.0, message="dumping")
+                count = {"bytes_done": 100, "bytes_total": 1000, "bytes_per_s": 100}
+                await agent.report(job_id, "running", progress=30.0, message="dumping", **count)
                 news = await next_of(socket)
                 assert (news["type"], news["progress"]) == ("progress", 30.0)
+                assert (news["bytes_per_s"], news["remaining_s"]) == (100, 9.0)
                 assert news["event_id"] > first["event_id"]
                 failure = {"code": "CHECKPOINT_FAILED", "message": "It did not work."}
                 await agent.report(job_id, "failed", error=failure)

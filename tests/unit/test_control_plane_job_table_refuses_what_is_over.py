@@ -113,6 +113,41 @@ async def test_progress_is_coalesced_and_results_are_not(store: Store) -> None:
     assert (await find(store, jobs[1])).result == JobResult(report_json="{}")
 
 
+async def test_rate_and_remaining_time_are_kept_while_they_are_true(store: Store) -> None:
+    job = await insert(store, new())
+    count = {"bytes_done": 300, "bytes_total": 1000, "bytes_per_s": 200}
+    await take(store, news(job, 1, "running"), news(job, 2, "running", **count))
+    found = await find(store, job)
+    assert (found.bytes_per_s, found.remaining_s) == (200, 3.5)
+    await take(store, news(job, 3, "running", message="something without bytes"))
+    found = await find(store, job)
+    assert (found.bytes_done, found.bytes_total) == (300, 1000)
+    assert (found.bytes_per_s, found.remaining_s) == (0, None)
+    await take(store, news(job, 4, "running", bytes_done=0, bytes_total=5000))  # another step
+    found = await find(store, job)
+    assert (found.bytes_done, found.bytes_total, found.remaining_s) == (0, 5000, None)
+
+
+async def test_a_lost_node_says_nothing_of_its_speed(store: Store) -> None:
+    job = await insert(store, new())
+    count = {"bytes_done": 300, "bytes_total": 1000, "bytes_per_s": 200}
+    await take(store, news(job, 1, "running", **count))
+    await store.write(lambda db: rows.set_agent_lost(db, [NODE], lost=True))
+    found = await find(store, job)
+    assert (found.bytes_done, found.bytes_per_s, found.remaining_s) == (300, 0, None)
+
+
+@pytest.mark.parametrize(("state", "done"), [("completed", 1000), ("failed", 300)])
+async def test_an_ended_job_moves_no_bytes(store: Store, state: str, done: int) -> None:
+    job = await insert(store, new())
+    count = {"bytes_done": 300, "bytes_total": 1000, "bytes_per_s": 200}
+    await take(store, news(job, 1, "running", **count))
+    await take(store, news(job, 2, state, bytes_per_s=200))
+    found = await find(store, job)
+    assert (found.bytes_done, found.bytes_total) == (done, 1000)
+    assert (found.bytes_per_s, found.remaining_s) == (0, None)
+
+
 async def test_news_of_another_nodes_job_are_refused(store: Store) -> None:
     job = await insert(store, new("node-2"))
     await take(store, news(job, 1, "completed"))

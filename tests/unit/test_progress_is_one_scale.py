@@ -41,6 +41,26 @@ def test_the_message_says_how_far_how_fast_and_how_long() -> None:
     assert done.message == "Pushing memory: 1000 MiB of 1000 MiB"
 
 
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    now = [100.0]
+    meter = Meter(Span(0, 100), clock=lambda: now[0])
+    total = 1000 * MIB
+    rates = []
+    for seconds, done in ((0, 0), (1, 300), (1, 400), (1, 420), (1, 440), (1, 460)):
+        now[0] += seconds
+        rates.append(meter.read(Progress(0, "Pushing", done * MIB, total)).bytes_per_s / MIB)
+    assert [rates[0], rates[1], rates[-1]] == [0, 300, 20]
+
+
+def test_the_rate_of_another_count_begins_anew() -> None:
+    now = [100.0]
+    meter = Meter(Span(0, 100), clock=lambda: now[0])
+    for total in (100 * MIB, 700 * MIB):
+        assert meter.read(Progress(0, "Pushing", 0, total)).bytes_per_s == 0
+        now[0] += 1
+        assert meter.read(Progress(0, "Pushing", 50 * MIB, total)).bytes_per_s == 50 * MIB
+
+
 def test_a_message_without_bytes_stays_as_it_is() -> None:
     assert Meter(Span(0, 100)).read(Progress(5, "Looking at the containers")).message == (
         "Looking at the containers"

@@ -153,6 +153,7 @@ def _update(update: jobs.JobUpdate) -> pb.JobUpdate:
         task_name=update.task_name,
         bytes_done=update.bytes_done,
         bytes_total=update.bytes_total,
+        bytes_per_s=update.bytes_per_s,
         result=_result(result) if result else None,
         error=pb.JobFailure(**asdict(error)) if error else None,
     )

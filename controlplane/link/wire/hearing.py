@@ -121,6 +121,7 @@ def _update(update: pb.JobUpdate) -> JobUpdate:
         task_name=update.task_name,
         bytes_done=update.bytes_done,
         bytes_total=update.bytes_total,
+        bytes_per_s=update.bytes_per_s,
         result=_result(update.result) if update.HasField("result") else None,
         error=_failure(update.error) if update.HasField("error") else None,
     )

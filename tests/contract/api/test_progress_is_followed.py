@@ -35,6 +35,35 @@ async def test_a_job_is_followed_to_its_end(server: Server) -> None:
     assert {message["type"] for message in messages} == {"progress"}
 
 
+async def test_rate_and_remaining_seconds_are_told_to_both_kinds_of_readers(
+    server: Server,
+) -> None:
+    server.fleet.held = True
+    made = await server.call("POST", "/checkpoint/kubelet/checkpoint?wait=false", BODY, by="olga")
+    job_id = made.json["job_id"]
+    url = f"{server.url}/ws/progress"
+    async with server.session.ws_connect(url, headers=_bearer(server, "olga")) as socket:
+        first = await _next(socket)
+        assert (first["bytes_per_s"], first["remaining_s"]) == (None, None)
+        count = {"bytes_done": 250, "bytes_total": 1000, "bytes_per_s": 500}
+        await server.fleet.say(server.fleet.started[0], **count)
+        told = await _next(socket)
+    assert {name: told[name] for name in count} == count
+    assert told["remaining_s"] == 1.5
+    for path in (f"/jobs/{job_id}", "/jobs"):
+        answer = (await server.call("GET", path, by="olga")).json
+        job = answer["jobs"][0] if "jobs" in answer else answer
+        assert {name: job[name] for name in (*count, "remaining_s")} == count | {"remaining_s": 1.5}
+
+
+async def test_the_description_says_what_rate_and_remaining_seconds_are(server: Server) -> None:
+    described = (await server.call("GET", "/openapi.json")).json
+    job = described["components"]["schemas"]["JobAnswer"]
+    for name, kind in (("bytes_per_s", "integer"), ("remaining_s", "number")):
+        assert {"type": kind} in job["properties"][name]["anyOf"]
+        assert "null while not known" in job["properties"][name]["description"]
+
+
 async def test_the_latest_state_comes_first_and_since_resumes(server: Server) -> None:
     server.fleet.held = True
     made = await server.call("POST", "/checkpoint/kubelet/checkpoint?wait=false", BODY, by="olga")
