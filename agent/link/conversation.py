@@ -21,7 +21,9 @@ from agent.link.wire import calls, hearing, saying
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_S: Final = 15.0
+# after a restart thousands dial at once, and one core needs its time for all of them: whoever gives up has
+# its handshake made twice, the others wait longer for that, and give up too
+HANDSHAKE_S: Final = 40.0
 WRITE_S: Final = 30.0  # a stream that takes nothing for so long is dead: keepalive says so by then
 NEWS_EVERY_S: Final = 0.25
 HEARTBEAT_S: Final = 10.0  # where the control plane says none

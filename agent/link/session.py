@@ -14,7 +14,7 @@ import grpc.aio
 
 from agent import errors
 from agent.link.backoff import Backoff
-from agent.link.conversation import Conversation, Ended, Member, Rooms
+from agent.link.conversation import HANDSHAKE_S, Conversation, Ended, Member, Rooms
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ OPTIONS: Final = (
     ("grpc.max_send_message_length", 32 << 20),
     # each try has its own connection: gRPC's own back-off must not add to ours
     ("grpc.use_local_subchannel_pool", 1),
+    # as long as for the rest of the handshake: gRPC's own 20 s would cut TLS off where thousands dial at once
+    ("grpc.min_reconnect_backoff_ms", int(HANDSHAKE_S * 1000)),
     # proxies are for registries; the control plane is reached as it is named
     ("grpc.enable_http_proxy", 0),
 )

@@ -10,7 +10,7 @@ from typing import Final
 from controlplane.errors import Retryable
 
 AT_ONCE: Final = 16  # more would not be faster: they share one writer and one core
-WAIT_S: Final = 8.0  # below the 15 s that an agent gives its handshake
+WAIT_S: Final = 30.0  # below the 40 s that an agent gives its handshake
 
 
 class Door:

@@ -86,6 +86,7 @@ def _allow_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _log.info("at most %d open files, one for each agent and each user's connection", hard)
 
 
 async def listen(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -28,7 +28,7 @@ from controlplane.store.audit import AuditEntry
 from controlplane.store.database import Store
 from controlplane.store.records import ENDED, Job, JobUpdate, Restore
 
-HANDSHAKE_S: Final = 15.0
+HANDSHAKE_S: Final = 30.0  # for an agent's first word, while thousands say theirs
 _log = logging.getLogger(__name__)
 
 
@@ -90,16 +90,27 @@ class LinkServer:
         Raises:
             SnapError: the agent is not admitted; the message is for its log.
         """
+        async with AsyncExitStack() as place:
+            await self._serve(token, said, context, place)
+
+    async def _serve(
+        self,
+        token: str,
+        said: AsyncIterator[calls.AgentFrame],
+        context: calls.Context,
+        place: AsyncExitStack,
+    ) -> None:
+        """As ``connect``; ``place`` is the agent's inside the door, until it is welcomed."""
         try:
-            hello = await self._admit(token, said, context)
+            hello = await self._admit(token, said, context, place)
         except SnapError as refusal:
             self._turned_away(refusal)
             raise
         session = Session(hello)
         try:
             async with self.fleet.joined(session):
-                async with self.door.passed():
-                    await self._welcome(session, hello, context)
+                await self._welcome(session, hello, context)
+                await place.aclose()
                 _log.info("node %s of %s joined", session.node, session.cluster)
                 await self._converse(session, said, context)
         except Conflict as refusal:
@@ -112,9 +123,13 @@ class LinkServer:
             _log.info("node %s of %s left", session.node, session.cluster)
 
     async def _admit(
-        self, token: str, said: AsyncIterator[calls.AgentFrame], context: calls.Context
+        self,
+        token: str,
+        said: AsyncIterator[calls.AgentFrame],
+        context: calls.Context,
+        place: AsyncExitStack,
     ) -> frames.Hello:
-        """The first word of an agent that may join."""
+        """The first word of an agent that may join; from then on it is inside the door."""
         is_of_cluster = self.tokens.is_of_cluster(token)
         claims = None if is_of_cluster else await self.tokens.check(token)
         nonce = os.urandom(32)
@@ -122,8 +137,8 @@ class LinkServer:
         hello = await _first_word(said)
         if claims is None:  # only now it is known which cluster is to be asked
             claims = await self.tokens.check(token, hello.cluster)
-        async with self.door.passed():
-            await admission.admit(self.store, claims, nonce, hello)
+        await place.enter_async_context(self.door.passed())
+        await admission.admit(self.store, claims, nonce, hello)
         return hello
 
     def _turned_away(self, refusal: SnapError) -> None:

@@ -7,7 +7,9 @@ import contextlib
 
 import pytest
 
+from agent.link import conversation, session
 from controlplane.errors import Retryable
+from controlplane.link import door, server
 from controlplane.link.door import Door
 
 
@@ -46,3 +48,10 @@ async def test_a_join_that_fails_gives_its_place_back() -> None:
                 raise ValueError
     async with door.passed():
         pass
+
+
+def test_nobody_is_given_up_while_it_may_still_be_let_in() -> None:
+    dialled = dict(session.OPTIONS)
+    assert door.WAIT_S < conversation.HANDSHAKE_S
+    assert server.HANDSHAKE_S < conversation.HANDSHAKE_S
+    assert dialled["grpc.min_reconnect_backoff_ms"] >= conversation.HANDSHAKE_S * 1000
