@@ -13,14 +13,14 @@ import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.link.backoff import Backoff
-from agent.link.session import OPTIONS
+from agent.link.conversation import HANDSHAKE_S
+from agent.link.session import OPTIONS, STABLE_S
 from bench.fleet import plan
 from bench.fleet.echo import METHOD
 from bench.fleet.plan import Dialling
 from snap_protos.snap.v1 import link_pb2 as pb
 from snap_protos.snap.v1.link_pb2_grpc import AgentLinkStub
 
-HANDSHAKE_S: Final = 15.0  # the real agent's
 _FACTS: Final = pb.NodeFacts(
     os="Debian GNU/Linux 12",
     kernel="6.18.0",
@@ -49,6 +49,7 @@ class SimulatedAgent:
         jobs_each: how many of its jobs it says it has.
         joined_at: monotonic seconds of its last welcome; 0.0 while it has no session.
         acknowledged: sequence up to which its news are stored.
+        failures: monotonic seconds and reason of each try that failed.
     """
 
     number: int
@@ -57,7 +58,7 @@ class SimulatedAgent:
     joined_at: float = 0.0
     sequence: int = 0
     acknowledged: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(default_factory=list)
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     _call: Any = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -73,7 +74,7 @@ class SimulatedAgent:
             ) as channel:
                 await self._session(channel, first)
             first = asyncio.Semaphore()
-            if time.monotonic() - began > 10.0:
+            if time.monotonic() - began >= STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
 
@@ -90,15 +91,18 @@ class SimulatedAgent:
                 if not self.dialling.echo:
                     await self._hear(heard)
         except TimeoutError:
-            self.failures.append("no welcome in time")
+            self._fail("no welcome in time")
         except _OVER as cause:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             if isinstance(cause, grpc.aio.AioRpcError):
-                self.failures.append(f"{cause.code().name}: {str(cause.details())[:80]}")
+                self._fail(f"{cause.code().name}: {str(cause.details())[:80]}")
         finally:
             self._call, self.joined_at = None, 0.0
+
+    def _fail(self, reason: str) -> None:
+        self.failures.append((time.monotonic(), reason))
 
     async def _hear(self, frame: Any) -> None:
         """News that are stored, and the question which pods there are: none."""

@@ -48,12 +48,9 @@ async def _lead() -> None:
                 await _all_joined(agents, 0.0)
                 _answer({"joined": len(agents)})
             case [b"rejoined", since]:
-                last = await _all_joined(agents, float(since))
-                _answer(
-                    {"last_at": last, "joined": sum(a.joined_at > float(since) for a in agents)}
-                )
+                _answer(await _rejoined(agents, float(since)))
             case [b"failures"]:
-                _answer({"failures": collections.Counter(f for a in agents for f in a.failures)})
+                _answer({"failures": collections.Counter(f for a in agents for _, f in a.failures)})
             case [b"report", count, jobs, seconds]:
                 _answer(await _report(agents[: int(count)], int(jobs), float(seconds)))
     for task in tasks:
@@ -78,6 +75,18 @@ async def _all_joined(agents: list[SimulatedAgent], since: float) -> float:
     while time.monotonic() < deadline and any(a.joined_at <= since for a in agents):  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     return max(agent.joined_at for agent in agents)
+
+
+async def _rejoined(agents: list[SimulatedAgent], since: float) -> dict[str, Any]:
+    """Who came back, when the last and the middle one did, and how many tries failed on the way."""
+    last = await _all_joined(agents, since)
+    joined = sorted(agent.joined_at for agent in agents if agent.joined_at > since)
+    return {
+        "last_at": last,
+        "half_at": joined[len(joined) // 2] if joined else last,
+        "joined": len(joined),
+        "failures": sum(at > since for agent in agents for at, _ in agent.failures),
+    }
 
 
 async def _heartbeats(agents: list[SimulatedAgent]) -> None:

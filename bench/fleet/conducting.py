@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 import tempfile
@@ -17,7 +16,7 @@ import psutil
 
 from bench.api import servers as api_servers
 from bench.api.servers import Served
-from bench.fleet import filling, plan, probing, servers
+from bench.fleet import filling, plan, returning, servers
 from bench.fleet.agents import Crew
 from bench.fleet.figures import Figure, Goals
 from bench.fleet.plan import Dialling, Reading, Shape
@@ -83,7 +82,8 @@ def conduct(run: Run, say: Say) -> Iterator[Figure]:
                 for shape in run.shapes if NEWS in run.parts else ():
                     yield _news(run, shape, (served, home, crew), say)
                 if RETURN in run.parts:
-                    yield from _restart(run, first, (home, crew), say)
+                    known = served, home, crew
+                    yield from returning.restarts(run.agents, first, known, say)
 
 
 def _bare(run: Run, folder: Path, say: Say) -> float:
@@ -185,34 +185,6 @@ def _wait_stored(home: Home, shape: Shape, steps: int) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"Of {wanted} jobs {stored} have their last news stored.")
         time.sleep(0.1)
-
-
-def _restart(run: Run, first: ExitStack, known: tuple[Home, Helper], say: Say) -> Iterator[Figure]:
-    home, crew = known
-    first.close()
-    began = time.monotonic()
-    with servers.control_plane(home) as served:
-        answers, last = asyncio.run(_return(served, crew, began))
-        took_s = last["last_at"] - began
-        notes = {"joined": last["joined"], "agents": run.agents}
-        say(f"  {last['joined']} back after {took_s:.1f} s; {crew.ask('failures')}")
-        yield Goals.RETURN.figure(took_s if last["joined"] == run.agents else float("inf"), notes)
-        slowest = {
-            "asked": len(answers.latencies_ms),
-            "failed": answers.failed,
-            "p50_ms": answers.quantile_ms(0.5),
-            "p99_ms": answers.quantile_ms(0.99),
-        }
-        say(f"  REST meanwhile: slowest {answers.quantile_ms(1.0):.0f} ms, {slowest}")
-        yield Goals.REST.figure(answers.quantile_ms(1.0) / 1000, slowest)
-
-
-async def _return(served: Served, crew: Helper, since: float) -> tuple[Any, Any]:
-    over = asyncio.Event()
-    asking = asyncio.create_task(probing.probe(served, over))
-    last = await asyncio.to_thread(crew.ask, f"rejoined {since}")
-    over.set()
-    return await asking, last
 
 
 def _memory(process: psutil.Process) -> int:

@@ -75,3 +75,9 @@ class Goals:
         "fleet-return", "start of the new process → the last agent is welcomed", "s", 30.0
     )
     REST: Final = Goal("fleet-rest", "slowest answer of REST while they come back", "s", 1.0)
+    RETURN_KILLED: Final = Goal(
+        "fleet-return-killed", "the same, after the process before was killed", "s", 30.0
+    )
+    REST_KILLED: Final = Goal(
+        "fleet-rest-killed", "slowest answer of REST while they come back from that", "s", 1.0
+    )

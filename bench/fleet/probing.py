@@ -15,6 +15,7 @@ PATHS: Final = (
     "/checkpoint/list?limit=100",
     "/jobs?limit=50",
     "/config/clusters/list",
+    "/health",
 )
 _EACH_S: Final = 0.05
 _LIMIT_S: Final = 30.0

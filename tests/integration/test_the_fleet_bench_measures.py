@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROWS = ["fleet-at-rest", "fleet-memory", "fleet-news", "fleet-return", "fleet-rest"]
+RETURNS = ["fleet-return", "fleet-return-killed"]
+RESTS = ["fleet-rest", "fleet-rest-killed"]
+ROWS = ["fleet-at-rest", "fleet-memory", "fleet-news", *chain(*zip(RETURNS, RESTS, strict=True))]
 
 
 async def test_a_small_fleet_joins_reports_and_comes_back() -> None:
@@ -26,5 +29,9 @@ async def test_a_small_fleet_joins_reports_and_comes_back() -> None:
     assert list(figures) == ROWS
     assert figures["fleet-news"]["notes"]["events"] > 0
     assert figures["fleet-news"]["notes"]["own_events"] > 0
-    assert figures["fleet-return"]["notes"]["joined"] == 40
-    assert figures["fleet-rest"]["notes"]["failed"] == 0
+    for row in RETURNS:
+        assert figures[row]["notes"]["joined"] == 40
+        assert 0 < figures[row]["notes"]["half_s"] <= figures[row]["ours"] * 1.001  # rounded
+    for row in RESTS:
+        assert figures[row]["notes"]["asked"] > 0
+        assert figures[row]["notes"]["failed"] == 0
