@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent import errors
-from agent.checkpoint import host_files, linked, watched
+from agent.checkpoint import holdings, host_files, linked, watched
 from agent.checkpoint.plan import Copy
 from agent.checkpoint.targets import Found
 from agent.formats import layout, template
@@ -77,13 +77,13 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
     oci_spec = await asyncio.to_thread(_oci_spec, host, state.bundle if state else "", found)
     asked = template.from_spec(oci_spec)
     _refuse_by_configuration(found, oci_spec, asked)
-    _refuse_by_processes(found, *await asyncio.to_thread(_holdings, host, pids))
+    await asyncio.to_thread(holdings.refuse, host, found.name, found.detail.pid, pids)
     upper, root_mode = await asyncio.to_thread(_root, host, found.detail.pid)
     bound = await asyncio.to_thread(processes.bound_addresses, host, pids)
     addresses = tuple(sorted(bound))
     seen = await asyncio.to_thread(watched.find, host, found.name, pids)
     used = await asyncio.to_thread(processes.used_paths, host, pids) | set(seen)
-    outside = tuple(mount for mount in asked.mounts if _is_outside(mount))
+    outside = tuple(one for one in asked.mounts if _is_outside(one) or _is_left_out(one, asked))
     open_there = await asyncio.to_thread(host_files.find, host, found.detail.pid, outside, used)
     volumes = tuple(
         mount for mount in asked.mounts if mount.kind == "emptydir" or _is_open(mount, used)
@@ -150,18 +150,6 @@ def _refuse_by_configuration(found: Found, spec: Mapping[str, Any], asked: Templ
         raise errors.Refused(
             f"Container {found.name} has a user namespace (hostUsers: false), which CRIU can't "
             "restore; run it with hostUsers: true."
-        )
-
-
-def _holdings(host: Host, pids: tuple[int, ...]) -> tuple[bool]:
-    return (processes.has_io_uring(host, pids),)
-
-
-def _refuse_by_processes(found: Found, io_uring: bool) -> None:
-    if io_uring:
-        raise errors.Refused(
-            f"A process of container {found.name} has an io_uring ring open, which CRIU can't "
-            "dump; turn io_uring off in the application or use the seccomp profile RuntimeDefault."
         )
 
 
@@ -238,13 +226,21 @@ def _is_outside(mount: MountFact) -> bool:
     return mount.kind == "host" and mount.source not in _HARMLESS_HOST_PATHS
 
 
+def _is_left_out(mount: MountFact, asked: Template) -> bool:
+    """Whether only a part of a volume is mounted: no copy is made of that."""
+    return bool(mount.sub_path) and not any(
+        one.name == mount.name and not one.sub_path for one in asked.mounts
+    )
+
+
 def _unsaved(found: Found, asked: Template, there: tuple[HostFile, ...]) -> Iterator[str]:
     for mount in asked.mounts:
         files = [file.path for file in there if host_files.is_below(file.path, mount)]
-        if _is_outside(mount) and files:
+        if files and (_is_outside(mount) or mount.sub_path):
+            kind = "subPath volume" if mount.sub_path else "hostPath"
             yield (
-                f"Container {found.name} has {files[0]} open, of a hostPath, which is not saved: a pod "
-                "starts cold where that file is missing or another; keep it in an emptyDir."
+                f"Container {found.name} has {files[0]} open, of a {kind}, which is not saved: a pod "
+                "starts cold where that file is missing or another; keep it in an emptyDir without subPath."
             )
         elif mount.sub_path or (_is_outside(mount) and not mount.read_only):
             yield (
@@ -254,22 +250,25 @@ def _unsaved(found: Found, asked: Template, there: tuple[HostFile, ...]) -> Iter
 
 
 def _size(host: Host, upper: str, copies: tuple[Copy, ...]) -> int:
-    """Bytes that the copies take, at most; the upper directory is written twice."""
+    """Bytes that the copies take, at most; the upper directory is written twice, and with its holes."""
     total = 0
     for copy in copies:
-        total += _tree_bytes(str(host.path(copy.source))) * (2 if copy.source == upper else 1)
+        times = 2 if copy.source == upper else 1
+        total += _tree_bytes(str(host.path(copy.source)), holes=copy.source == upper) * times
     return total
 
 
-def _tree_bytes(folder: str) -> int:
+def _tree_bytes(folder: str, *, holes: bool) -> int:
     total = 0
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    total += 1024 + _tree_bytes(entry.path)
+                    total += 1024 + _tree_bytes(entry.path, holes=holes)
                 else:
-                    total += 1024 + entry.stat(follow_symlinks=False).st_size
+                    seen = entry.stat(follow_symlinks=False)
+                    size = seen.st_size if holes else min(seen.st_size, seen.st_blocks * 512)
+                    total += 1024 + size
     except OSError:
         return total
     return total

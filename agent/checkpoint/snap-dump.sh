@@ -51,7 +51,10 @@ cut() { # exit status 1 of tar: a file changed while it was read, by a container
     source=${line%%|*}
     target=${line#*|}
     if [ -n "$only_used" ]; then is_used "$source" || continue; fi
-    tar --create --file="$target" --directory="$source" --format=posix --numeric-owner \
+    sparse=--sparse # a volume's holes are no bytes; the layer that is made of the upper directory has none
+    case $target in */raw/*) sparse= ;; esac
+    # shellcheck disable=SC2086 # one word or none
+    tar --create $sparse --file="$target" --directory="$source" --format=posix --numeric-owner \
       --xattrs --xattrs-include='*' --one-file-system --sort=name \
       --pax-option=delete=atime,delete=ctime . </dev/null
     if [ $? -gt 1 ]; then return 1; fi

@@ -74,10 +74,16 @@ class Sink(Protocol):
 
 
 class Reader:
-    """Cuts a tar that comes in chunks of any size into members for ``sink``. Not thread-safe."""
+    """Cuts a tar that comes in chunks of any size into members for ``sink``. Not thread-safe.
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    Args:
+        sink: takes the members.
+        sparse: take files with holes too, as they are stored: a map of the rest, and the rest.
+            Source: GNU tar manual, "PAX Format, Version 1.0".
+    """
+
+    def __init__(self, sink: Sink, *, sparse: bool = False) -> None:
+        self._sink, self._sparse = sink, sparse
         self._block = (
             bytearray()
         )  # a header, or an extended header's content, that is not whole yet
@@ -166,12 +172,12 @@ class Reader:
 
     def _start_member(self, info: tarfile.TarInfo) -> None:
         overrides, self._overrides = self._overrides, {}
-        if any(key.startswith("GNU.sparse.") for key in overrides):
+        if not self._sparse and any(key.startswith("GNU.sparse.") for key in overrides):
             raise ValueError(f"{info.name!r} is a sparse file")
         size = int(overrides.get("size", info.size))
         if size < 0:
             raise ValueError(f"{info.name!r} has a negative size")
-        name = overrides.get("path", info.name)
+        name = overrides.get("GNU.sparse.name", overrides.get("path", info.name))
         kind = info.type
         if kind == tarfile.AREGTYPE and name.endswith("/"):  # how tars before POSIX mark a folder
             kind = tarfile.DIRTYPE

@@ -121,7 +121,7 @@ class _Scan:
         """Every file in a tar."""
         sink = _Members(self._search, name)
         try:
-            reader = tar_format.Reader(sink)
+            reader = tar_format.Reader(sink, sparse=True)
             for piece in _pieces(file):
                 if self._is_over():
                     return

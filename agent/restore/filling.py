@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from agent.restore.undoing import UndoList
 
@@ -195,16 +195,20 @@ class _Filler:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         source = tar.extractfile(member)
         with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb", buffering=0) as stream:
-            if source:
-                self._copy(source, stream.fileno())
+            for offset, size in _pieces(member):
+                if source:
+                    source.seek(offset)
+                    stream.seek(offset)
+                    self._copy(source, size, stream.fileno())
             os.ftruncate(stream.fileno(), member.size)
             _own(stream.fileno(), member)
             mtime_ns = _mtime_ns(member)
             os.utime(stream.fileno(), ns=(mtime_ns, mtime_ns))
 
-    def _copy(self, source: IO[bytes], target: int) -> None:
-        """Holes stay holes: pieces of zeros are skipped."""
-        while piece := source.read(_CHUNK):
+    def _copy(self, source: IO[bytes], left: int, target: int) -> None:
+        """Copy ``left`` bytes. Holes stay holes: pieces of zeros are skipped."""
+        while piece := source.read(min(_CHUNK, left)):
+            left -= len(piece)
             self.check()
             if piece.count(0) == len(piece):
                 os.lseek(target, len(piece), os.SEEK_CUR)
@@ -248,6 +252,12 @@ def _vacate(name: str, folder: int) -> None:
     """A name that the archive has twice: the later one counts."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
+
+
+def _pieces(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Where a file's content is, and how much: all of it, but for files that were packed with their holes."""
+    packed: Any = member.sparse  # a list of such pairs, whatever its stubs say
+    return packed or [(0, member.size)]
 
 
 def _own(descriptor: int, member: tarfile.TarInfo) -> None:

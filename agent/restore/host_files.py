@@ -23,8 +23,8 @@ def obstacle(host: Host, wanted: Iterable[HostFile], mounts: tuple[MountFact, ..
         place = _place(file.path, mounts)
         if place is not None and (why := _difference(host, file, place)):
             return (
-                f"it had {file.path} open, of a hostPath, and that {why} on this node; keep what it "
-                "has open in an emptyDir, or restore it where that file is as it was"
+                f"it had {file.path} open, of a hostPath or subPath volume, and that {why} on this node; keep "
+                "what it has open in an emptyDir, or restore it where that file is as it was"
             )
     return ""
 
@@ -33,7 +33,11 @@ def _place(path: str, mounts: tuple[MountFact, ...]) -> str | None:
     """The node's name of the container's ``path``; None: it is in none of the node's own folders."""
     above = [one for one in mounts if f"{path}/".startswith(one.destination.rstrip("/") + "/")]
     mount = max(above, key=lambda one: len(one.destination), default=None)
-    if mount is None or mount.kind != "host" or posixpath.normpath(path) != path:
+    if (
+        mount is None
+        or not (mount.kind == "host" or mount.sub_path)
+        or posixpath.normpath(path) != path
+    ):
         return None
     return mount.source.rstrip("/") + path.removeprefix(mount.destination.rstrip("/"))
 

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from agent.runtimes.commands import Host
 
@@ -24,11 +24,6 @@ def dumped_bytes(host: Host, pids: Iterable[int]) -> int:
             if line.startswith(_MEMORY):
                 total += int(line.split()[1]) << 10
     return total
-
-
-def has_io_uring(host: Host, pids: Iterable[int]) -> bool:
-    """Whether one of ``pids`` has an io_uring ring open."""
-    return any("io_uring" in target for pid in pids for target in _open_files(host, pid))
 
 
 def has_sysv_memory(host: Host, pids: Iterable[int]) -> bool:
@@ -93,15 +88,66 @@ def _lines(host: Host, pid: int, file: str) -> list[str]:
         return []
 
 
-def _open_files(host: Host, pid: int) -> list[str]:
-    targets = []
+def name(host: Host, pid: int) -> str:
+    """What a process is called (``sleep``); its number when it is gone."""
+    return (_lines(host, pid, "comm") or [str(pid)])[0]
+
+
+def is_stopped(host: Host, pid: int) -> bool:
+    """Whether a signal stopped it (SIGSTOP, Ctrl-Z)."""
+    return _status(host, pid, "State").startswith("T")
+
+
+def is_traced(host: Host, pid: int) -> bool:
+    """Whether another process traces it."""
+    return _status(host, pid, "TracerPid") not in ("", "0")
+
+
+def _status(host: Host, pid: int, key: str) -> str:
+    start = f"{key}:"
+    found = (line for line in _lines(host, pid, "status") if line.startswith(start))
+    return next(found, start).removeprefix(start).strip()
+
+
+def protocol(descriptor: str) -> str:
+    """The kernel's name of a socket's protocol (``TCP``, ``MPTCPv6``, ``UNIX-STREAM``); empty when it is gone.
+
+    Source: Linux, net/socket.c, sockfs_xattr_get: the attribute that lsof reads too.
+    """
+    try:
+        return os.getxattr(descriptor, "system.sockprotoname").rstrip(b"\0").decode()
+    except OSError:
+        return ""
+
+
+def message_queues(host: Host, pid: int) -> int:
+    """The device number of the POSIX message queues that a process sees; 0 when it sees none."""
+    try:
+        return host.path(f"/proc/{pid}/root/dev/mqueue/.").stat().st_dev
+    except OSError:
+        return 0
+
+
+def is_on(descriptor: str, target: str, device: int) -> bool:
+    """Whether an open file without a folder in its name, as message queues are, is on ``device``."""
+    try:
+        return target.rfind("/") == 0 and os.stat(descriptor).st_dev == device  # noqa: PTH116 - thousands of them
+    except OSError:
+        return False
+
+
+def descriptors(host: Host, pid: int) -> Iterator[tuple[str, str]]:
+    """The open files of a process: where they are found, and what they are."""
     try:
         with os.scandir(host.path(f"/proc/{pid}/fd")) as entries:
             for entry in entries:
                 try:
-                    targets.append(os.readlink(entry.path))  # noqa: PTH115 - thousands of them
+                    yield entry.path, os.readlink(entry.path)  # noqa: PTH115 - thousands of them
                 except OSError:
                     continue
     except (FileNotFoundError, ProcessLookupError):
-        return targets
-    return targets
+        return
+
+
+def _open_files(host: Host, pid: int) -> list[str]:
+    return [target for _, target in descriptors(host, pid)]

@@ -121,6 +121,7 @@ def test_new_processes_of_a_pod_that_shares_them_leave_its_old_numbers_free(met:
         ("files", "ghost", {2 << 20}, {2 << 20}),
         ("files", "shm", {"shared shared"}, {"shared shared"}),
         ("files", "root", {"new False"}, {"new False"}),
+        ("files", "holes", {"4 True"}, {"4 True"}),
         ("memory", "shared", {"moves"}, {"moves"}),
         ("memory", "memfd", {"memfd"}, {"memfd"}),
         ("memory", "sysv", {"sysv"}, {"sysv"}),
@@ -153,6 +154,10 @@ def test_monotonic_time_goes_on_and_timers_keep_their_remainder(met: Round) -> N
     ("pod", "words"),
     [
         ("ring", "io_uring"),
+        ("stopped", "kill -CONT"),
+        ("traced", "traced by another one"),
+        ("sandbox", "a PID namespace of its own"),
+        ("queue", "a POSIX message queue"),
         ("segments", "System V shared memory"),
         ("hostpid", "run it without hostPID"),
         ("users", "run it with hostUsers: true"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,30 @@ def test_holes_stay_holes(fill: Fill, place: Place) -> None:
     facts = (place.folder / "big").stat()
     assert facts.st_size == (3 << 20) + 3
     assert facts.st_blocks * 512 < 1 << 20
+
+
+def test_a_file_packed_with_its_holes_is_only_read_where_it_has_content(
+    tmp_path: Path, place: Place
+) -> None:
+    size = 1 << 40  # nobody reads that many zeros
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.write(b"begin")
+        sparse.seek(size // 2)
+        sparse.write(b"middle")
+        sparse.truncate(size)
+    archive = tmp_path / "a.tar"
+    packed = ["tar", "--create", "--sparse", "--format=posix", f"--file={archive}"]
+    subprocess.run([*packed, "--directory", str(tmp_path), "sparse"], check=True)
+    undo = UndoList(tmp_path / "undo")
+    undo.begin()
+    filling.fill(archive, place, undo, check=lambda: None)
+    file = place.folder / "sparse"
+    assert file.stat().st_size == size
+    assert file.stat().st_blocks * 512 < 1 << 20
+    with file.open("rb") as found:
+        assert found.read(6) == b"begin\0"
+        found.seek(size // 2)
+        assert found.read(7) == b"middle\0"
 
 
 def test_what_was_there_makes_room_and_the_way_back_is_written(fill: Fill, place: Place) -> None:

@@ -52,3 +52,12 @@ def test_it_is_looked_for_where_the_new_pod_has_it(
     mounts = (mount("/data"), mount("/data/deep", "/volumes/y", "emptydir"))
     said = host_files.obstacle(Host(tmp_path), [wanted], mounts)
     assert (words in said) if words else not said
+
+
+def test_a_subpath_has_nothing_of_the_old_volume(tmp_path: Path) -> None:
+    (tmp_path / "subpaths/0").mkdir(parents=True)
+    part = MountFact(destination="/log", kind="emptydir", source="/subpaths/0", sub_path=True)
+    wanted = [HostFile(path="/log"), HostFile(path="/log/file", size_bytes=4)]
+    assert "/log/file open" in host_files.obstacle(Host(tmp_path), wanted, (part,))
+    (tmp_path / "subpaths/0/file").write_text("four")
+    assert not host_files.obstacle(Host(tmp_path), wanted, (part,))

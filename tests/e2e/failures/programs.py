@@ -83,6 +83,8 @@ def sum_of_ghost():
 with open('/dev/shm/page', 'wb') as f:
     f.write(b'shared'.ljust(4096))
 page = mmap.mmap(os.open('/dev/shm/page', os.O_RDWR), 4096)
+with open('/vol/holes', 'wb') as f:
+    f.truncate(4 << 30)
 os.remove('/etc/os-release')
 os.rmdir('/mnt')
 os.mkdir('/mnt')
@@ -111,7 +113,8 @@ def open_color():
 holds.update(cut=cut, shut=lambda: text('/vol/shut'), by_fd=open_color, by_path=lambda: text('/conf/color'),
     node=lambda: os.pread(node.fileno(), 100, 0).decode().strip(), flock=flock, lockf=lockf, ghost=sum_of_ghost,
     shm=lambda: page[:6].decode() + ' ' + text('/dev/shm/page')[:6],
-    root=lambda: ' '.join(sorted(os.listdir('/mnt'))) + ' ' + str(os.path.exists('/etc/os-release')))
+    root=lambda: ' '.join(sorted(os.listdir('/mnt'))) + ' ' + str(os.path.exists('/etc/os-release')),
+    holes=lambda: '%d %s' % (os.path.getsize('/vol/holes') >> 30, os.stat('/vol/holes').st_blocks < 2048))
 """
     + _GO_ON
 )
@@ -203,6 +206,45 @@ RING: Final = (
 parameters = ctypes.create_string_buffer(120)
 ring = libc.syscall(425, 8, parameters)  # io_uring_setup
 assert ring >= 0, errno.errorcode[ctypes.get_errno()]
+"""
+    + _GO_ON
+)
+# stopped: CRIU would wait for it for ever, with all else frozen
+STOPPED: Final = (
+    _BEGIN
+    + """
+child = os.fork()
+while not child:
+    time.sleep(1)
+os.kill(child, signal.SIGSTOP)
+"""
+    + _GO_ON
+)
+TRACED: Final = (
+    _BEGIN
+    + """
+if not os.fork():
+    libc.ptrace(0, 0, None, None)  # PTRACE_TRACEME
+    while True:
+        time.sleep(1)
+"""
+    + _GO_ON
+)
+SANDBOX: Final = (
+    _BEGIN
+    + """
+assert not libc.unshare(0x20000000), errno.errorcode[ctypes.get_errno()]  # CLONE_NEWPID
+if not os.fork():
+    while True:
+        time.sleep(1)
+"""
+    + _GO_ON
+)
+QUEUE: Final = (
+    _BEGIN
+    + """
+queue = libc.mq_open(b'/kept', os.O_RDWR | os.O_CREAT, 0o600, None)
+assert queue >= 0, errno.errorcode[ctypes.get_errno()]
 """
     + _GO_ON
 )

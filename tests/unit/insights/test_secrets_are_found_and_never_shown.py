@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,21 @@ def test_borders_of_pieces_hide_nothing(piece: int) -> None:
     found = hits(bytes(content), piece)
     assert [hit.offset for hit in found] == list(places)
     assert len({hit.digest for hit in found}) == 1
+
+
+def test_a_file_with_holes_hides_nothing(tmp_path: Path) -> None:
+    parts = write_dump(tmp_path)
+    with (tmp_path / "held").open("wb") as held:
+        held.truncate(1 << 20)
+        held.write(b"x" * 4096 + SAMPLES["password_in_url"])
+    volume = parts / "snap/volumes/data.tar"
+    volume.parent.mkdir(parents=True)
+    packed = ["tar", "--create", "--sparse", "--format=posix", f"--file={volume}"]
+    subprocess.run([*packed, "--directory", str(tmp_path), "held"], check=True)
+    found = report_of(parts, "secrets")
+    places = {row["kind"]: row["place"] for row in found["findings"]}
+    assert places["password_in_url"]["path"] == "held"
+    assert found["not_read"] == []
 
 
 def test_places_are_told_and_values_are_not(tmp_path: Path) -> None:
