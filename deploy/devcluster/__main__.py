@@ -1,4 +1,4 @@
-"""``python -m deploy.devcluster up|down|status|kubectl|exec``: the cluster by hand."""
+"""``python -m deploy.devcluster up|down|status|kubectl|helm|exec``: the cluster by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 
-from deploy.devcluster import lifecycle, runtimes
+from deploy.devcluster import lifecycle, programs, runtimes
 from deploy.devcluster.cluster import Cluster, KubectlFailed
 from deploy.devnode import lifecycle as instances
 from deploy.devnode import node
 from deploy.devnode.instance import Instance
 
 DEFAULT_INSTANCE = "cluster"
+_TOOLS = ("kubectl", "helm")
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -32,12 +33,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         )
     commands.add_parser("down", help="stop and remove everything")
     commands.add_parser("status", help="show addresses, kubeconfig, registries, nodes and pods")
-    kubectl = commands.add_parser("kubectl", help="kubectl as the administrator", add_help=False)
-    kubectl.add_argument("argv", nargs=argparse.REMAINDER)
+    for name in _TOOLS:
+        commands.add_parser(
+            name, help=f"{name} as the administrator: {name} ARGUMENTS", add_help=False
+        )
     run = commands.add_parser("exec", help="run a command inside a node: exec node1 COMMAND")
     run.add_argument("node", choices=("node1", "node2"))
     run.add_argument("argv", nargs=argparse.REMAINDER)
-    return parser.parse_args(argv)
+    # what comes after a tool's name is the tool's, options too
+    first = next((n for n, word in enumerate(argv) if word in commands.choices), len(argv))
+    is_tool = argv[first : first + 1] and argv[first] in _TOOLS
+    args = parser.parse_args(argv[: first + 1] if is_tool else argv)
+    if is_tool:
+        args.argv = argv[first + 1 :]
+    return args
 
 
 def _say(text: str) -> None:
@@ -90,6 +99,10 @@ def main(argv: list[str]) -> int:
         return _exec(cluster, args.node, args.argv)
     if args.command == "kubectl":
         return subprocess.call(cluster.argv(*args.argv))
+    if args.command == "helm":
+        helm = programs.ready(programs.HELM, lambda text: print(text, file=sys.stderr)) / "helm"
+        here = {**os.environ, "KUBECONFIG": str(cluster.layout.kubeconfig)}
+        return subprocess.call([str(helm), *args.argv], env=here)
     _show(cluster)
     return 0
 

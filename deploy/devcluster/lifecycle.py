@@ -19,6 +19,9 @@ from deploy.devnode.world import World
 
 MANIFESTS: Final = Path(__file__).with_name("manifests")
 NODES_READY_S: Final = 240.0
+VOLUME: Final = (
+    "/var/lib/devcluster-volume"  # of node 1; manifests/base.yaml makes a PersistentVolume of it
+)
 
 
 def up(instance: Instance, say: Say, chosen: Mapping[int, str] | None = None) -> Cluster:
@@ -64,6 +67,7 @@ def up(instance: Instance, say: Say, chosen: Mapping[int, str] | None = None) ->
 
 
 def _finish(made: Cluster) -> None:
+    made.node(1).run(["mkdir", "-p", VOLUME])
     made.apply((MANIFESTS / "base.yaml").read_text())
     made.apply(dns.manifest(made.layout))
     for one in made.world.running.nodes:

@@ -11,9 +11,13 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from deploy.devnode.rootfs import LEASHED, BuildFailed
+import yaml
+
+from deploy.devnode.rootfs import LEASHED, REPOSITORY, BuildFailed
+
+_CHART: Final = REPOSITORY / "deploy/helm/snap/Chart.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,13 @@ class Layout:
             blob = self._path(layer["digest"])
             subprocess.run(["tar", "-xzf", str(blob), "-C", str(folder)], check=True)
 
-    def push(self, host: str, ca: Path, tag: str = "dev") -> str:
+    def push(self, host: str, ca: Path, tag: str = "") -> str:
         """Push it to the registry ``host`` that ``ca`` vouches for; its reference by digest.
+
+        Args:
+            host: the registry.
+            ca: PEM file of who vouches for it.
+            tag: default: the one that the Helm chart asks for.
 
         Raises:
             BuildFailed: the registry did not take it.
@@ -65,7 +74,7 @@ class Layout:
             shutil.copy(ca, Path(certificates) / "ca.crt")
             argv = ["skopeo", "--insecure-policy", "copy", "--quiet"]
             options = ["--dest-cert-dir", certificates, "--dest-no-creds"]
-            target = f"docker://{host}/{self.name}:{tag}"
+            target = f"docker://{host}/{self.name}:{tag or _version()}"
             done = subprocess.run(
                 [*LEASHED, *argv, *options, f"oci:{self.folder}:latest", target],
                 check=False,
@@ -82,3 +91,7 @@ class Layout:
 
     def _path(self, digest: str) -> Path:
         return self.folder / "blobs" / digest.replace(":", "/")
+
+
+def _version() -> str:
+    return str(yaml.safe_load(_CHART.read_text())["appVersion"])
