@@ -32,6 +32,7 @@ from agent.formats import (
     layout,
     overlay,
     pending_signals,
+    periodic_timers,
     record,
     slave_mounts,
     tcp_close,
@@ -298,6 +299,7 @@ def _relax(place: Path) -> None:
         tcp_close.relax(images)
         slave_mounts.make_private(images)
         pending_signals.forget_continue(images)
+        periodic_timers.arm(images)
     except (OSError, ValueError) as cause:  # as good as before; most restores do without
         _log.warning("the images of checkpoint %s stay as CRIU wrote them: %s", place.name, cause)
 

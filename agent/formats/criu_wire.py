@@ -234,6 +234,16 @@ def is_tcp_connection(message: bytes) -> bool:
     return entry.isk.proto == _TCP and entry.isk.state not in _UNCONNECTED
 
 
+def with_timer_armed(message: bytes) -> bytes:
+    """An entry of ``files.img``; a periodic timerfd that fired and was not read fires again after its period."""
+    entry = _parse(images_pb2.file_entry, message)
+    timer = entry.tfd
+    if not timer.ticks or timer.vsec or timer.vnsec or not (timer.isec or timer.insec):
+        return message
+    timer.vsec, timer.vnsec = timer.isec, timer.insec
+    return entry.SerializeToString()
+
+
 def process_node_of(message: bytes) -> ProcessNode:
     """One entry of ``pstree.img``."""
     entry = _parse(images_pb2.pstree_entry, message)

@@ -126,6 +126,7 @@ def test_new_processes_of_a_pod_that_shares_them_leave_its_old_numbers_free(met:
         ("memory", "memfd", {"memfd"}, {"memfd"}),
         ("memory", "sysv", {"sysv"}, {"sysv"}),
         ("memory", "pipe", {"z"}, {"z"}),
+        ("memory", "ticks", {"ticks"}, {"ticks"}),
         ("memory", "root", {"sees"}, {"sees"}),
         ("memory", "volume", {"sees"}, {"sees"}),
         ("forking", "children", {30}, {30}),

@@ -118,7 +118,8 @@ holds.update(cut=cut, shut=lambda: text('/vol/shut'), by_fd=open_color, by_path=
 """
     + _GO_ON
 )
-# memory: shared with a child, of a memfd, of System V; watches of a folder of the root and of an emptyDir; a pipe
+# memory: shared with a child, of a memfd, of System V; watches of a folder of the root and of an emptyDir; a pipe;
+# a clock
 MEMORY: Final = (
     _BEGIN
     + """
@@ -137,6 +138,9 @@ watch = libc.inotify_init1(os.O_NONBLOCK)
 for path in (b'/watched/deep', b'/vol'):
     libc.inotify_add_watch(watch, path, 0x100)  # IN_CREATE
 reading, writing = os.pipe()
+clock = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK)
+libc.timerfd_settime(clock, 0, (ctypes.c_long * 4)(0, 50_000_000, 0, 50_000_000), None)
+time.sleep(0.2)
 def moves():
     before, limit = shared[:8], time.monotonic() + 30
     while shared[:8] == before and time.monotonic() < limit:
@@ -151,6 +155,7 @@ def sees(folder):
 def pipe():
     os.write(writing, b'z')
     return os.read(reading, 1).decode()
+holds.update(ticks=lambda: 'ticks' if os.read(clock, 8) else 'off')
 holds.update(shared=moves, memfd=lambda: os.pread(memfd, 5, 0).decode(), pipe=pipe,
     sysv=lambda: ctypes.string_at(segment).decode(), root=lambda: sees('/watched/deep'), volume=lambda: sees('/vol'))
 """
