@@ -1,9 +1,12 @@
 """Python's collector of reference cycles, kept from visiting what lives long again and again.
 
 A full collection visits every object: with thousands of agents connected it takes more than half a second, in
-which nobody is answered, and news make it happen every few seconds. What survives one is therefore set
-aside, so that the next one only looks at what came since. Once in a while all of it is looked at: cycles among
-long-lived objects that ended (sessions, mostly) go then.
+which nobody is answered, and news make it happen every few seconds. What survives two collections is therefore
+set aside, so that none looks at it again. Once in a while all of it is looked at: cycles among long-lived objects
+that ended (sessions, mostly) go then.
+
+A batch of news makes thousands of objects that are gone a moment later, without the collector. It begins only
+when many more came than went, else it would look at each batch on its way.
 
 Source: Python's documentation of ``gc`` (freeze, unfreeze, callbacks).
 """
@@ -16,12 +19,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 EVERYTHING_EVERY_S: Final = 3600.0
-_OLDEST: Final = 2
-_THRESHOLDS: Final = (1_000, 10, 10)  # young collections of a millisecond or less
+_YOUNGEST, _OLDEST = 0, 2
+_THRESHOLDS: Final = (10_000, 5, 10)  # of a few milliseconds, those of the second kind of ten
 
 
 class SetAside:
-    """Sets aside what survives full collections, from ``begin`` to ``end``."""
+    """Sets aside what survives all but the youngest collections, from ``begin`` to ``end``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -42,10 +45,10 @@ class SetAside:
         gc.unfreeze()
 
     def _collected(self, phase: str, about: Mapping[str, Any]) -> None:
-        if about["generation"] != _OLDEST:
+        if about["generation"] == _YOUNGEST:
             return
         if phase == "stop":
-            gc.freeze()
-        elif self._clock() >= self._everything_at:
+            gc.freeze()  # the younger generations are empty now
+        elif about["generation"] == _OLDEST and self._clock() >= self._everything_at:
             self._everything_at = self._clock() + EVERYTHING_EVERY_S
             gc.unfreeze()

@@ -55,8 +55,12 @@ class Place(StrEnum):
 ENDED: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all records: immutable, made by field names."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of all records: immutable, made by field names.
+
+    They hold values, tuples and other records only, so that none is ever part of a cycle: the collector
+    needs not look at them, of which thousands are made a second.
+    """
 
 
 class ContainerTarget(Record, frozen=True):

@@ -53,6 +53,31 @@ def test_what_survives_is_not_visited_again() -> None:
     assert gc.get_freeze_count() > 0
 
 
+def test_what_survives_two_collections_is_not_visited_by_the_oldest() -> None:
+    kept = cycle()
+    gc.collect(generation=0)
+    assert any(one is kept for one in gc.get_objects(generation=1))
+    gc.collect(generation=1)
+    assert not any(one is kept for oldness in range(3) for one in gc.get_objects(oldness))
+
+
+def test_a_batch_of_news_begins_no_collection() -> None:
+    began: list[str] = []
+
+    def count(phase: str, _: object) -> None:
+        began.append(phase)
+
+    gc.collect()
+    gc.callbacks.append(count)
+    try:
+        for _ in range(20):
+            gone = [[number] for number in range(5_000)]
+            del gone
+    finally:
+        gc.callbacks.remove(count)
+    assert began == []
+
+
 def test_cycles_that_end_young_go_at_the_next_collection() -> None:
     gone = weakref.ref(cycle())
     gc.collect()
