@@ -11,7 +11,6 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -27,13 +26,32 @@ _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Event:
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A job's state as the message that clients of both dialects read."""
+
+    type: str
+    progress: float | str
+    task_name: str
+    message: str
+    timestamp: str
+    job_id: str
+    cluster: str
+    initiator: str
+    status: str
+    bytes_done: int
+    bytes_total: int
+    bytes_per_s: int | None
+    remaining_s: float | None
+    agent_lost: bool
+    event_id: int
+
+
+class Event(msgspec.Struct, eq=False, gc=False):
     """A job's state at one moment; ``id`` rises over the life of the process.
 
     Attributes:
         owner: who sees it besides administrators; everybody if ``broadcast``.
-        content: the message as it is sent, without ``event_id``.
+        content: the message as it is sent.
     """
 
     id: int
@@ -41,17 +59,17 @@ class Event:
     owner: str
     broadcast: bool
     ended: bool
-    content: Mapping[str, object]
-    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
+    content: Message
+    _encoded: bytes = b""
 
     def message(self) -> Mapping[str, object]:
         """What goes over the socket."""
-        return {**self.content, "event_id": self.id}
+        return msgspec.structs.asdict(self.content)
 
     def encoded(self) -> bytes:
         """The message as JSON; made once, however many read it."""
         if not self._encoded:
-            self._encoded = _encode(self.message())
+            self._encoded = _encode(self.content)
         return self._encoded
 
     def is_for(self, actor: Actor) -> bool:
@@ -60,46 +78,56 @@ class Event:
 
 
 class Subscription:
-    """One reader's news: a bounded queue, ended by None. Iterate it, or take ``batch`` after batch."""
+    """One reader's news until they end. Iterate it, or take ``batch`` after batch."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
-        self.queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE + 1)
+        self._unread: deque[Event] = deque()
+        self._ended = False
+        self._waiting: asyncio.Future[None] | None = None
 
     def offer(self, event: Event) -> bool:
-        """Queue an event; False if the reader is too slow, which ends it."""
-        if self.queue.qsize() >= QUEUE:
+        """Keep an event for the reader; False if it is too slow, which ends its news."""
+        if self._ended:
+            return True
+        if len(self._unread) >= QUEUE:
             self.end()
             return False
-        self.queue.put_nowait(event)
+        self._unread.append(event)
+        self._wake()
         return True
 
     def end(self) -> None:
-        """Let the reader finish what it has, then stop; the last place is kept for this."""
-        if not self.queue.full():
-            self.queue.put_nowait(None)
+        """Let the reader finish what it has, then stop."""
+        self._ended = True
+        self._wake()
 
     async def batch(self) -> list[Event]:
         """What there is, as soon as there is anything, at most ``BATCH``; empty: that was all."""
-        found: list[Event] = []
-        event = await self.queue.get()
-        while event is not None:
-            found.append(event)
-            if len(found) == BATCH or self.queue.empty():
-                return found
-            event = self.queue.get_nowait()
-        if found:
-            self.queue.put_nowait(None)  # the end is told by the next one
-        return found
+        await self._something()
+        count = min(len(self._unread), BATCH)
+        return [self._unread.popleft() for _ in range(count)]
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
 
     async def __anext__(self) -> Event:
-        event = await self.queue.get()
-        if event is None:
+        await self._something()
+        if not self._unread:
             raise StopAsyncIteration
-        return event
+        return self._unread.popleft()
+
+    async def _something(self) -> None:
+        """Return when there is an event, or will be none any more."""
+        while not self._unread and not self._ended:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            if not self._waiting.done():
+                self._waiting.set_result(None)
+            self._waiting = None
 
 
 class LiveHub:
@@ -122,9 +150,8 @@ class LiveHub:
     def publish(self, job: Job) -> None:
         """Tell of a job's latest state."""
         self._last_id += 1
-        event = Event(
-            self._last_id, job.id, job.owner, job.broadcast, job.is_ended, content_of(job)
-        )
+        content = content_of(job, self._last_id)
+        event = Event(self._last_id, job.id, job.owner, job.broadcast, job.is_ended, content)
         self._history.append(event)
         if event.ended:
             self._running.pop(job.id, None)
@@ -190,25 +217,25 @@ class LiveHub:
         return [event for event in known if event.is_for(actor)][-QUEUE // 2 :]
 
 
-def content_of(job: Job) -> dict[str, object]:
-    """A job's state as the message that clients of both dialects read."""
-    failed = job.state in _FAILED
-    return {
-        "type": "progress",
-        "progress": "failed" if failed else round(job.progress, 1),
-        "task_name": job.task_name,
-        "message": job.message or _WORDS[job.state],
-        "timestamp": job.updated_at,
-        "job_id": job.id,
-        "cluster": job.cluster,
-        "initiator": job.initiator,
-        "status": job.state.value,
-        "bytes_done": job.bytes_done,
-        "bytes_total": job.bytes_total,
-        "bytes_per_s": job.bytes_per_s or None,
-        "remaining_s": job.remaining_s,
-        "agent_lost": job.agent_lost,
-    }
+def content_of(job: Job, event_id: int) -> Message:
+    """A job's state as it is told."""
+    return Message(
+        type="progress",
+        progress="failed" if job.state in _FAILED else round(job.progress, 1),
+        task_name=job.task_name,
+        message=job.message or _WORDS[job.state],
+        timestamp=job.updated_at,
+        job_id=job.id,
+        cluster=job.cluster,
+        initiator=job.initiator,
+        status=job.state.value,
+        bytes_done=job.bytes_done,
+        bytes_total=job.bytes_total,
+        bytes_per_s=job.bytes_per_s or None,
+        remaining_s=job.remaining_s,
+        agent_lost=job.agent_lost,
+        event_id=event_id,
+    )
 
 
 _WORDS: Final = {
