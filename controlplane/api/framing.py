@@ -37,14 +37,17 @@ def text_frames(messages: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-async def write(transport: asyncio.WriteTransport, frames: bytes) -> None:
-    """Write ``frames``; return when the client has taken enough of what waits. The caller sets the deadline.
+async def write(transport: asyncio.WriteTransport, frames: bytes, deadline_s: float) -> None:
+    """Write ``frames``; return when the client has taken enough of what waits, mostly at once.
 
     Raises:
         ConnectionResetError: the client is gone.
+        TimeoutError: it took too little within ``deadline_s``.
     """
     if transport.is_closing():
         raise ConnectionResetError("the client is gone")
     transport.write(frames)
-    while transport.get_write_buffer_size() > WAITING_BYTES:  # noqa: ASYNC110 - has no event of its own
-        await asyncio.sleep(_LOOK_S)
+    if transport.get_write_buffer_size() > WAITING_BYTES:
+        async with asyncio.timeout(deadline_s):
+            while transport.get_write_buffer_size() > WAITING_BYTES:  # noqa: ASYNC110 - has no event
+                await asyncio.sleep(_LOOK_S)

@@ -128,8 +128,7 @@ async def _tell(socket: web.WebSocketResponse, request: web.Request, news: News)
         if request.transport is None:
             return  # the client is gone
         frames = framing.text_frames(event.encoded() for event in events)
-        async with asyncio.timeout(_SEND_DEADLINE_S):
-            await framing.write(request.transport, frames)
+        await framing.write(request.transport, frames, _SEND_DEADLINE_S)
 
 
 async def _guard(users: Users, session: Session) -> None:

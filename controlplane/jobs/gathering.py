@@ -14,7 +14,7 @@ from controlplane.jobs.intake import Effects, Node, Stored
 from controlplane.store.database import Store
 from controlplane.store.records import Job, JobUpdate
 
-GATHER_S: Final = 0.01  # news wait so long for others to share their transaction; nobody sees it
+GATHER_S: Final = 0.015  # news wait so long for others to share their transaction; nobody sees it
 
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
@@ -23,10 +23,8 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 class _Parcel:
     """One node's news that wait, and who waits for them to be stored."""
 
-    updates: list[JobUpdate]
-    done: asyncio.Future[int] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    updates: list[JobUpdate] = field(default_factory=list)
+    waiters: list[asyncio.Future[int]] = field(default_factory=list)
 
 
 class Gathering:
@@ -45,6 +43,7 @@ class Gathering:
         self._told = told
         self._spawn = spawn
         self._waiting: dict[Node, _Parcel] = {}
+        self._waiting_since = 0.0
         self._storing = False
 
     async def take(self, node: Node, updates: Sequence[JobUpdate]) -> int:
@@ -53,20 +52,26 @@ class Gathering:
         Raises:
             Exception: what storing this node's news raised.
         """
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            self._waiting_since = loop.time()
         parcel = self._waiting.get(node)
         if parcel is None:
-            parcel = self._waiting[node] = _Parcel([])
+            parcel = self._waiting[node] = _Parcel()
         parcel.updates.extend(updates)
+        waiter: asyncio.Future[int] = loop.create_future()
+        parcel.waiters.append(waiter)
         if not self._storing:
             self._storing = True
             self._spawn(self._store_all(), "store news")
-        return await asyncio.shield(parcel.done)
+        return await waiter
 
     async def _store_all(self) -> None:
-        """Store what waits until nothing does."""
+        """Store what waits until nothing does; what came while others were stored has waited already."""
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(self._waiting_since + GATHER_S - loop.time())
                 taken, self._waiting = self._waiting, {}
                 await self._store_together(taken)
         finally:
@@ -95,10 +100,14 @@ class Gathering:
         if failure is None:
             self._stored(parcel, *alone.result())
         else:
-            parcel.done.set_exception(failure)
-            parcel.done.exception()  # its session may be gone: nobody must hear of it
+            for waiter in parcel.waiters:
+                if not waiter.done():  # its session may be gone
+                    waiter.set_exception(failure)
+                    waiter.exception()  # or go before it hears of it, which is no fault
 
     def _stored(self, parcel: _Parcel, stored: Stored) -> None:
-        parcel.done.set_result(stored.up_to_sequence)
+        for waiter in parcel.waiters:
+            if not waiter.done():  # its session may be gone
+                waiter.set_result(stored.up_to_sequence)
         for job in stored.changed:
             self._told(job)

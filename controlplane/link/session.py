@@ -38,6 +38,7 @@ class Session:
         self.is_ready = False
         self.was_alarmed = False  # a second agent claimed the node; said once per session
         self._heard, self._heard_at = time.monotonic(), time.time()
+        self._stored_up_to = 0
         self._acknowledged_at = 0.0
         self._acknowledging: asyncio.TimerHandle | None = None
         self._outgoing: asyncio.Queue[calls.ControlFrame] = asyncio.Queue(_WAITING)
@@ -80,21 +81,24 @@ class Session:
         Raises:
             AgentUnavailable: the session is over.
         """
+        self._stored_up_to = up_to
         wait_s = self._acknowledged_at + ACKNOWLEDGE_S - time.monotonic()
+        if at_once or wait_s <= 0:
+            self._acknowledge()
+        elif self._acknowledging is None:
+            loop = asyncio.get_running_loop()
+            self._acknowledging = loop.call_later(wait_s, self._acknowledge_late)
+
+    def _acknowledge(self) -> None:
         if self._acknowledging is not None:
             self._acknowledging.cancel()
             self._acknowledging = None
-        if at_once or wait_s <= 0:
-            self._acknowledged_at = time.monotonic()
-            self.send(saying.stored(up_to))
-        else:
-            loop = asyncio.get_running_loop()
-            self._acknowledging = loop.call_later(wait_s, self._acknowledge_late, up_to)
+        self._acknowledged_at = time.monotonic()
+        self.send(saying.stored(self._stored_up_to))
 
-    def _acknowledge_late(self, up_to: int) -> None:
-        self._acknowledging = None
+    def _acknowledge_late(self) -> None:
         with contextlib.suppress(AgentUnavailable):  # it will say the same again
-            self.stored(up_to, at_once=True)
+            self._acknowledge()
 
     async def next_frame(self) -> calls.ControlFrame:
         """The next frame to write."""

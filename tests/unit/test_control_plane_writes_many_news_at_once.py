@@ -51,13 +51,14 @@ def test_each_message_has_a_frame_of_its_own() -> None:
 async def test_they_are_one_write() -> None:
     client = Client()
     frames = framing.text_frames([b"{}"] * 500)
-    await framing.write(client, frames)
+    await framing.write(client, frames, 5)
     assert client.writes == [frames]
 
 
 async def test_a_client_that_takes_nothing_is_waited_for() -> None:
     client = Client()
-    writing = asyncio.create_task(framing.write(client, b"x" * (framing.WAITING_BYTES + 1)))
+    frames = b"x" * (framing.WAITING_BYTES + 1)
+    writing = asyncio.create_task(framing.write(client, frames, 60))
     done, _ = await asyncio.wait([writing], timeout=0.1)
     assert not done
     client.waiting_bytes = framing.WAITING_BYTES
@@ -65,9 +66,14 @@ async def test_a_client_that_takes_nothing_is_waited_for() -> None:
         await writing
 
 
+async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_the_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        await framing.write(Client(), b"x" * (framing.WAITING_BYTES + 1), 0.05)
+
+
 async def test_a_client_that_is_gone_is_no_wait() -> None:
     client = Client()
     client.is_gone = True
     with pytest.raises(ConnectionResetError):
-        await framing.write(client, b"x")
+        await framing.write(client, b"x", 5)
     assert client.writes == []

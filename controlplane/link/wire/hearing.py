@@ -16,6 +16,7 @@ from controlplane.store.records import (
 from snap_protos.snap.v1 import link_pb2 as pb
 
 DETAILS_CHARS: Final = 8192
+_STATES: Final = {state.value: state for state in JobState}
 
 
 def said(frame: pb.AgentFrame) -> frames.Said:
@@ -104,10 +105,7 @@ def _pod(found: pb.PodFound) -> frames.PodAnswer:
 
 
 def _state(text: str) -> JobState:
-    try:
-        return JobState(text)
-    except ValueError:
-        return JobState.RUNNING  # a state of a newer agent: neither begun nor ended for us
+    return _STATES.get(text, JobState.RUNNING)  # a newer agent's: neither begun nor ended for us
 
 
 def _update(update: pb.JobUpdate) -> JobUpdate:
