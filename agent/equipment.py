@@ -133,7 +133,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     )
     uploads = Uploads()
     return Equipment(
-        workers=_workers(parts, JobFetcher(cache, trust.access, trust.is_lazy), uploads),
+        workers=_workers(place, parts, JobFetcher(cache, trust.access, trust.is_lazy), uploads),
         uploads=uploads,
         archives=parts.archives,
         trust=trust,
@@ -143,7 +143,7 @@ async def equip(settings: Settings, host: Host, runtime: cri.Client, cache: Cach
     )
 
 
-def _workers(parts: _Parts, fetcher: JobFetcher, uploads: Uploads) -> Workers:
+def _workers(place: _Place, parts: _Parts, fetcher: JobFetcher, uploads: Uploads) -> Workers:
     return Workers(
         checkpointer=parts.checkpoints,
         shelf=parts.shelf,
@@ -151,7 +151,7 @@ def _workers(parts: _Parts, fetcher: JobFetcher, uploads: Uploads) -> Workers:
         fetcher=fetcher,
         analyst=Insights(parts.shelf),
         importer=Importer(parts.shelf, uploads),
-        preparer=parts.preparer,
+        preparer=at_start.Asked(parts.preparer, place.known),
     )
 
 

@@ -1,10 +1,14 @@
-"""Preparing the node once, when the agent starts; until that has ended the node is not ready."""
+"""Preparing the node once, when the agent starts; until that has ended the node is not ready.
+
+What stood against it is told until preparing, or taking that back, worked when a job asked for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent import errors
@@ -34,6 +38,10 @@ class Preparer(Protocol):
     """Prepares the node (``prepare.Preparer``)."""
 
     async def prepare_at_start(self, report: Report) -> None: ...
+
+    async def prepare(self, report: Report) -> None: ...
+
+    async def undo(self, report: Report) -> None: ...
 
 
 class Jobs(Protocol):
@@ -67,6 +75,24 @@ async def run(preparer: Preparer, known: Known, jobs: Jobs) -> None:
     finally:
         known.note(ended)
     await asyncio.Event().wait()  # a service runs for as long as the agent
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Prepares the node when a job asks for it; once that worked, what failed at the start is over."""
+
+    preparer: Preparer
+    known: Known
+
+    async def prepare(self, report: Report) -> None:
+        """As ``prepare.Preparer.prepare``."""
+        await self.preparer.prepare(report)
+        self.known.note(None)
+
+    async def undo(self, report: Report) -> None:
+        """As ``prepare.Preparer.undo``; what was taken back lacks nothing that was to be there."""
+        await self.preparer.undo(report)
+        self.known.note(None)
 
 
 def _failed(why: str) -> Reason:

@@ -52,6 +52,12 @@ class Work:
         await self.dump_ended.wait()
         yield
 
+    async def prepare(self, report: Report) -> None:
+        await self.prepare_at_start(report)
+
+    async def undo(self, report: Report) -> None:
+        self.steps.append("undone")
+
     async def prepare_at_start(self, report: Report) -> None:
         self.steps.append("begun")
         await self.go_on.wait()
@@ -115,6 +121,35 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_goes_on(tmp_path: Path)
         with pytest.raises(ZeroDivisionError):
             await task
         assert [reason.code for reason in (await node.told()).reasons] == ["PrepareFailed"]
+
+
+async def failed_at_the_start(node: Node) -> None:
+    work = Work(errors.Refused("No CRIU.", code=errors.CONFLICT))
+    for event in (work.settled, work.dump_ended, work.go_on):
+        event.set()
+    async with preparing(node, work):
+        await until(lambda: bool(work.steps))
+    assert [reason.code for reason in (await node.told()).reasons] == ["PrepareFailed"]
+
+
+@pytest.mark.parametrize("asked_for", ["prepare", "undo"])
+async def test_what_failed_at_the_start_is_over_once_a_job_did_it(
+    tmp_path: Path, asked_for: str
+) -> None:
+    node, later = Node(tmp_path), Work()
+    later.go_on.set()
+    await failed_at_the_start(node)
+    await getattr(at_start.Asked(later, node), asked_for)(lambda _: None)
+    assert (await node.told()).reasons == ()
+
+
+async def test_what_failed_at_the_start_stays_while_jobs_fail_too(tmp_path: Path) -> None:
+    node, later = Node(tmp_path), Work(errors.Refused("Still none.", code=errors.CONFLICT))
+    later.go_on.set()
+    await failed_at_the_start(node)
+    with pytest.raises(errors.Refused):
+        await at_start.Asked(later, node).prepare(lambda _: None)
+    assert [reason.code for reason in (await node.told()).reasons] == ["PrepareFailed"]
 
 
 async def test_what_an_earlier_agent_prepared_stays_ready(tmp_path: Path) -> None:
