@@ -6,7 +6,9 @@ about, because every child process and every core dump of the agent would carry 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import ipaddress
 import re
 import socket
 import textwrap
@@ -45,6 +47,10 @@ def _address(name: str, value: str) -> str:
 
 
 def _https(name: str, value: str) -> str:
+    if bare := re.fullmatch(r"https://([0-9a-fA-F:.]+):(\d{1,5})/?", value):
+        # as Kubernetes writes https://$(SNAP_NODE_IP):10250 on a node with an IPv6 address
+        with contextlib.suppress(ValueError):
+            value = f"https://[{ipaddress.IPv6Address(bare[1])}]:{bare[2]}"
     if not re.fullmatch(r"https://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?", value):
         raise SettingsError(
             f"{name} must be https://host:port (such as https://127.0.0.1:10250), not {value!r}."
@@ -182,7 +188,7 @@ class Settings:
         str,
         Setting(
             "SNAP_KUBELET_URL",
-            "The local kubelet's address, for the engine kubelet.",
+            "The local kubelet's address, for the engine kubelet; an IPv6 address needs no brackets if a port follows.",
             _https,
         ),
     ] = "https://127.0.0.1:10250"

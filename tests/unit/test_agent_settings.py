@@ -20,6 +20,7 @@ def test_defaults_are_for_a_node_without_kubernetes() -> None:
     [
         ("SNAP_CONTROL_PLANE", "https://x:8001", "SNAP_CONTROL_PLANE must be host:port"),
         ("SNAP_CONTROL_PLANE", "x", "SNAP_CONTROL_PLANE must be host:port"),
+        ("SNAP_KUBELET_URL", "https://fd00::1::2:1", "SNAP_KUBELET_URL must be https://host:port"),
         ("SNAP_NODE_NAME", "a b", "SNAP_NODE_NAME must be 1-253"),
         ("SNAP_HOST_ROOT", "host", "SNAP_HOST_ROOT must be an absolute path"),
         ("SNAP_PREPARE", "yes", "SNAP_PREPARE must be one of report, auto"),
@@ -33,6 +34,21 @@ def test_a_wrong_setting_is_named_in_one_sentence(name: str, value: str, sentenc
         settings.from_environment({name: value})
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("https://fd00::1:10250", "https://[fd00::1]:10250"),
+        ("https://fd00:0:0:1:2:3:4:5:10250/", "https://[fd00::1:2:3:4:5]:10250"),
+        ("https://[fd00::1]:10250", "https://[fd00::1]:10250"),
+        ("https://10.0.0.1:10250", "https://10.0.0.1:10250"),
+        ("https://node-1:10250", "https://node-1:10250"),
+    ],
+)
+def test_the_kubelet_is_reached_at_addresses_of_both_kinds(value: str, url: str) -> None:
+    given = settings.from_environment({"SNAP_KUBELET_URL": value})
+    assert given.kubelet_url == url  # manifests can't put brackets around the node's address
 
 
 @pytest.mark.parametrize(("text", "most"), [("disk", 0), ("1048576", 1 << 20), ("AUTO", 1 << 60)])
