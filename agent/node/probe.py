@@ -111,9 +111,6 @@ async def _ask(host: Host, runtime: Runtime | None) -> _RuntimeAnswer:
         version, status = await runtime.version(), await runtime.status()
     except errors.SnapError as failure:
         return _RuntimeAnswer(problem=failure.message)
-    own = crio.Ability(restores=_restores_by_create(status.info))
-    if version.name == "cri-o":
-        own = await crio.ability(host)
     down = [c for c in status.conditions if c.type == "RuntimeReady" and not c.ok]
     return _RuntimeAnswer(
         problem=f"The container runtime is not ready: {down[0].message}." if down else "",
@@ -121,8 +118,8 @@ async def _ask(host: Host, runtime: Runtime | None) -> _RuntimeAnswer:
         version=version.version,
         handlers=status.handlers,
         oci_runtime=_configured(status.info),
-        own_restore=own.restores,
-        own_checkpoint=own.checkpoints,
+        own_restore=_restores_by_create(status.info),
+        own_checkpoint=await crio.checkpoints(host) if version.name == "cri-o" else None,
     )
 
 

@@ -32,9 +32,9 @@ class Findings:
         wrapper: whether the OCI runtime wrapper is in its place.
         is_root: whether the agent may do its work at all.
         gate: what the kubelet says to a checkpoint of a pod that can't be; and its own words.
-        own_restore: whether the runtime's own restore of images is set to work, as far as its
+        own_restore: whether containerd's own restore of images is set to work, as far as its
             version leaves that open; None: it does not tell.
-        own_checkpoint: the same for its checkpoints.
+        own_checkpoint: whether CRI-O is set to take checkpoints itself; None: it does not tell.
     """
 
     runtime_problem: str

@@ -8,7 +8,6 @@ crio-status(8), whose ``config`` prints what the running one works with.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from typing import Any, Final
 
 from agent import errors
@@ -22,34 +21,27 @@ _ROOTS: Final = {"runc": "/run/runc", "crun": "/run/crun"}
 _CALL_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ability:
-    """What the runtime is set to do itself; None: it does not say."""
-
-    checkpoints: bool | None = None
-    restores: bool | None = None
-
-
-async def ability(host: Host) -> Ability:
-    """What the CRI-O that runs on ``host`` is set to do."""
+async def checkpoints(host: Host) -> bool | None:
+    """Whether the CRI-O that runs on ``host`` is set to take checkpoints; None: it does not say."""
     try:
         done = await commands.run(host, ["crio", "status", "config"], timeout_s=_CALL_S)
     except errors.SnapError:
-        return Ability()
-    return of_config(done.stdout.decode(errors="replace")) if done.status == 0 else Ability()
+        return None
+    return checkpoints_by(done.stdout.decode(errors="replace")) if done.status == 0 else None
 
 
-def of_config(text: str) -> Ability:
-    """What a configuration says."""
+def checkpoints_by(text: str) -> bool | None:
+    """The same of a configuration.
+
+    That it may also be set to restore does not count: it takes none of our images (``node.readiness``).
+    """
     try:
         crio: Any = tomllib.loads(text).get("crio", {})
         level = crio.get("checkpoint_restore", {}).get("container_level_enabled")
-        supported = crio.get("runtime", {}).get("enable_criu_support")
+        supported: bool | None = crio.get("runtime", {}).get("enable_criu_support")
     except (tomllib.TOMLDecodeError, AttributeError):
-        return Ability()
-    if level is not None:
-        return Ability(level != "none", level == "checkpoint_restore")
-    return Ability(supported, supported)
+        return None
+    return supported if level is None else level != "none"
 
 
 async def with_handler(host: Host, wanted: Handler) -> tuple[Edit, str]:

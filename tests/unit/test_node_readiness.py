@@ -129,8 +129,7 @@ def test_a_node_without_kubernetes_lacks_no_kubelet(gate: Gate) -> None:
 def test_crios_own_checkpoints_depend_on_its_settings_and_its_restore_takes_none_of_our_images(
     text: str, engines: tuple[str, ...], drivers: tuple[str, ...]
 ) -> None:
-    own = crio.of_config(text)
-    found = replace(FOUND, own_restore=own.restores, own_checkpoint=own.checkpoints)
+    found = replace(FOUND, own_checkpoint=crio.checkpoints_by(text))
     facts = replace(FACTS, runtime="cri-o", runtime_version="1.34.0")
     judged = readiness.judge(facts, found)
     assert judged.facts.engines == engines
