@@ -71,7 +71,8 @@ async def checkpoint(call: Call, wanted: CheckpointRequest) -> CheckpointAnswer 
     """Checkpoint a running container.
 
     The container goes on running afterwards, unless ``leave_running`` is false. Node, container and cluster are
-    found out where there is only one; ``container_name`` ``"*"`` means all, frozen together.
+    found out where there is only one; ``container_name`` ``"*"`` means all of the pod's ``containers``, frozen
+    together. Sidecars (init containers that go on running) are checkpointed only by name.
     """
     job = await call.services.checkpoints.checkpoint(_command(call, wanted), call.actor)
 

@@ -16,7 +16,7 @@ class CheckpointCommand:
     Attributes:
         cluster_name: empty: by ``kube_api_address``, else the only cluster.
         node_name: empty: asked of the cluster's agents.
-        container_name: ``"*"``: all, frozen together; empty: the only one.
+        container_name: ``"*"``: all but sidecars, frozen together; empty: the only one.
         timeout_s: for the dump; None: the agent's default.
         restore_mode: eager, lazy or auto for pods that do not say; empty: as the node does.
         idempotency_key: the header, with ``body`` the bytes it came with.

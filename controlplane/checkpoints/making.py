@@ -55,7 +55,7 @@ def plan(
     Raises:
         NotFound, Refused: the container; see ``containers.choose``.
     """
-    chosen = containers.choose(pod, command.pod_name, command.container_name)
+    chosen = containers.choose(pod, command.pod_name, command.container_name, template)
     job_id = clock.new_ulid()
     made = tuple(
         msgspec.structs.replace(
@@ -64,7 +64,7 @@ def plan(
         )
         for container in chosen
     )
-    several = len({container.name for container in pod.containers}) > 1
+    several = len(containers.declared(pod, template) | {one.name for one in chosen}) > 1
     sources = tuple(pushing.source_of(checkpoint, is_one_of_several=several) for checkpoint in made)
     return Making(job_id, cluster, pod.node, _spec(command, pod, made), made, sources, template)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from controlplane import errors
-from controlplane.checkpoints import containers, destinations, lookup
-from controlplane.checkpoints.commands import PushTarget
+from controlplane.checkpoints import containers, destinations, lookup, making
+from controlplane.checkpoints.commands import CheckpointCommand, PushTarget
 from controlplane.checkpoints.ports import FoundContainer, FoundPod
 from controlplane.clusters.directory import ClusterDirectory
 from controlplane.errors import NotFound, SnapError
+from controlplane.identity import Actor, Role
 from controlplane.store import checkpoints, clusters, registries
 from controlplane.store.clusters import ClusterRow
 from controlplane.store.database import Store, open_store
@@ -117,6 +118,38 @@ def test_containers_are_chosen(
 ) -> None:
     found = containers.choose(found_pod(*states), "app", wanted)
     assert [container.container_id for container in found] == chosen
+
+
+TEMPLATE = {
+    "spec": {
+        "containers": [{"name": "app"}],
+        "initContainers": [{"name": "proxy", "restartPolicy": "Always"}],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"), [("*", ["app"]), ("", ["app"]), ("proxy", ["proxy"])]
+)
+def test_sidecars_are_chosen_by_their_names_only(wanted: str, chosen: list[str]) -> None:
+    pod = found_pod(("proxy", "running"), ("app", "running"), ("debugger", "running"))
+    found = containers.choose(pod, "app", wanted, TEMPLATE)
+    assert [container.name for container in found] == chosen
+
+
+def test_a_job_for_all_leaves_sidecars_out_and_names_no_image_by_them() -> None:
+    pod = found_pod(("proxy", "running"), ("app", "running"))
+    command = CheckpointCommand("default", "app", "*")
+    made = making.plan(command, "a", pod, Actor("olga", Role.OPERATOR), TEMPLATE)
+    assert [one.container_name for one in made.spec.containers] == ["app"]
+    assert [source.named_by.is_one_of_several for source in made.sources] == [False]
+
+
+def test_a_sidecar_that_runs_alone_is_not_the_pods_container() -> None:
+    pod = found_pod(("proxy", "running"), ("app", "exited"))
+    with pytest.raises(SnapError) as caught:
+        containers.choose(pod, "app", "*", TEMPLATE)
+    assert caught.value.code == errors.CHECKPOINT_REFUSED
 
 
 @pytest.mark.parametrize(
