@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         given = settings.from_environment(os.environ)
         os.environ.pop("SNAP_AGENT_TOKEN", None)
         logs.set_up(given.log_level, given.log_format)
+        _check_root(given)
         if arguments.command == "probe":
             return asyncio.run(_probe(given, as_json=arguments.json))
         given.check_to_run()
@@ -36,6 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     except settings.SettingsError as wrong:
         sys.stderr.write(f"snap-agent: {wrong}\n")
         return 2
+
+
+def _check_root(given: settings.Settings) -> None:
+    """Raise SettingsError unless the node is seen where it should be."""
+    if not (given.host_root / "proc").is_dir():
+        raise settings.SettingsError(
+            f"SNAP_HOST_ROOT must be where the node's file system is seen; {given.host_root} has no /proc."
+        )
 
 
 def _share_arenas() -> None:

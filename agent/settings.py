@@ -51,11 +51,20 @@ def _https(name: str, value: str) -> str:
         # as Kubernetes writes https://$(SNAP_NODE_IP):10250 on a node with an IPv6 address
         with contextlib.suppress(ValueError):
             value = f"https://[{ipaddress.IPv6Address(bare[1])}]:{bare[2]}"
-    if not re.fullmatch(r"https://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?", value):
+    found = re.fullmatch(r"https://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:(\d{1,5}))?/?", value)
+    if not found or not 0 < int(found[3] or 443) < 65536:
         raise SettingsError(
             f"{name} must be https://host:port (such as https://127.0.0.1:10250), not {value!r}."
         )
     return value.rstrip("/")
+
+
+def _socket(name: str, value: str) -> str:
+    if not value.removeprefix("unix://").startswith("/"):
+        raise SettingsError(
+            f"{name} must be unix:///path (such as unix:///run/containerd/containerd.sock), not {value!r}."
+        )
+    return value
 
 
 def _label(name: str, value: str) -> str:
@@ -181,7 +190,7 @@ class Settings:
             "SNAP_CRI_ENDPOINT",
             "The container runtime's CRI socket, unix:///path on the node. Default: the first that is "
             "there of containerd's, CRI-O's.",
-            _text,
+            _socket,
         ),
     ] = ""
     kubelet_url: Annotated[

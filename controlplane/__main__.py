@@ -27,7 +27,7 @@ _WITH_PATH = frozenset({"backup", "restore"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit status."""
+    """Run the program; its exit status: 2 for a wrong argument or setting, 1 where it can't go on."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if (options.command in _WITH_PATH) != (options.path is not None):
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(app.run(chosen))
     except settings.SettingError as failure:
         sys.stderr.write(f"snap-api: {failure}\n")
-        return 1
+        return 2
     except SnapError as failure:
         details = f" ({failure.details})" if failure.details else ""
         sys.stderr.write(f"snap-api: {failure.message}{details}\n")

@@ -204,11 +204,20 @@ def describe() -> str:
     """One paragraph per setting, for ``--help``."""
     lines = []
     for setting in fields(Settings):
-        default = "" if setting.default in (None, "", ()) else f" [{setting.default}]"
+        default = "" if setting.default in (None, "", ()) else f" [{_shown(setting.default)}]"
         suffix = "[_FILE]" if setting.metadata["secret"] else ""
         lines.append(f"  {setting.metadata['variable']}{suffix}{default}")
         lines.append(f"      {setting.metadata['about']}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A default as it would be written in the environment."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def _text_of(setting: Field[Any], environment: Mapping[str, str]) -> str | None:

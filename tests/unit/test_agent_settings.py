@@ -21,6 +21,8 @@ def test_defaults_are_for_a_node_without_kubernetes() -> None:
         ("SNAP_CONTROL_PLANE", "https://x:8001", "SNAP_CONTROL_PLANE must be host:port"),
         ("SNAP_CONTROL_PLANE", "x", "SNAP_CONTROL_PLANE must be host:port"),
         ("SNAP_KUBELET_URL", "https://fd00::1::2:1", "SNAP_KUBELET_URL must be https://host:port"),
+        ("SNAP_KUBELET_URL", "https://n1:99999", "SNAP_KUBELET_URL must be https://host:port"),
+        ("SNAP_CRI_ENDPOINT", "tcp://x", "SNAP_CRI_ENDPOINT must be unix:///path"),
         ("SNAP_NODE_NAME", "a b", "SNAP_NODE_NAME must be 1-253"),
         ("SNAP_HOST_ROOT", "host", "SNAP_HOST_ROOT must be an absolute path"),
         ("SNAP_PREPARE", "yes", "SNAP_PREPARE must be one of report, auto"),
@@ -78,6 +80,20 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "probe" in told
     for setting in settings.all_settings().values():
         assert setting.env in told
+
+
+@pytest.mark.parametrize("command", ["run", "probe"])
+def test_a_node_that_is_not_there_is_told_in_one_sentence(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SNAP_HOST_ROOT", str(tmp_path))
+    assert __main__.main([command]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("snap-agent: SNAP_HOST_ROOT must be")
+    assert told.count("\n") == 1
 
 
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

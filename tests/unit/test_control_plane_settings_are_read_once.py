@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from controlplane import settings
+from controlplane import __main__, settings
 from controlplane.settings import Address, SettingError
 
 
@@ -69,6 +70,20 @@ def test_what_is_wrong_is_said_by_name(wrong: dict[str, str]) -> None:
 def test_help_names_every_setting() -> None:
     text = settings.describe()
     assert all(name in text for name in ("SNAP_HTTP_ADDR", "SNAP_ADMIN_PASSWORD[_FILE]", "8001"))
+
+
+def test_help_shows_defaults_as_they_would_be_set() -> None:
+    shown = dict(re.findall(r"^  (\w+) \[(.+)\]$", settings.describe(), re.MULTILINE))
+    assert shown["SNAP_AGENT_ACCOUNTS"] == "snap/snap-agent"
+    assert settings.read(shown) == settings.Settings()
+
+
+def test_a_wrong_setting_is_one_sentence_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SNAP_LOG_LEVEL", "loud")
+    assert __main__.main([]) == 2
+    assert capsys.readouterr().err == "snap-api: SNAP_LOG_LEVEL: 'loud' is not a level\n"
 
 
 def test_a_secret_in_the_environment_is_warned_of() -> None:
