@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import Document, Name, OptionalName, Repository, ServerUrl, Token
+from controlplane.api.fields import (
+    Document,
+    Name,
+    NewClusterName,
+    OptionalName,
+    Repository,
+    ServerUrl,
+    Token,
+)
 from controlplane.api.routing import Section
 from controlplane.clusters.configs import PLACEHOLDER, ClusterDraft
 from controlplane.identity import Role
@@ -31,7 +39,7 @@ class ClusterCreate(msgspec.Struct):
         "kubeconfig_content": "base64-encoded-kubeconfig",
         "registry_name": "nexus-registry",
     }
-    name: Name
+    name: NewClusterName
     api_server_url: ServerUrl | None = None
     auth_type: AuthType | None = None
     kubeconfig_content: Document | None = None

@@ -10,6 +10,8 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
+CLUSTER_PATTERN: Final = r"^(?!(summary|report)$)[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
+HOOK_PATTERN: Final = r"^(?!list$)[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
 OBJECT_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,252}$(?!\n)"
 CONTAINER_PATTERN: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,252})$(?!\n)"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,510}$(?!\n)"
@@ -60,6 +62,14 @@ BASE64_PATTERN: Final = (
 # what a caller reads when a pattern refuses a value
 SENTENCES: Final = {
     NAME_PATTERN: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
+    CLUSTER_PATTERN: (
+        "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, and not summary or "
+        "report, which are reserved"
+    ),
+    HOOK_PATTERN: (
+        "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, and not list, which is "
+        "reserved"
+    ),
     OBJECT_PATTERN: "must be 1-253 of a-z A-Z 0-9 . _ : -, starting with a letter or digit",
     CONTAINER_PATTERN: 'must be "*" or 1-253 of a-z A-Z 0-9 . _ -, starting with a letter or digit',
     FILE_PATTERN: "must be a file name, without a folder",
@@ -83,6 +93,8 @@ SENTENCES: Final = {
 }
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, examples=["production-cluster"])]
+NewClusterName = Annotated[str, Meta(pattern=CLUSTER_PATTERN, examples=["production-cluster"])]
+NewHookName = Annotated[str, Meta(pattern=HOOK_PATTERN, examples=["production-snaphook"])]
 OptionalName = Annotated[str, Meta(pattern=NAME_OR_NOTHING)]
 Cursor = Annotated[str, Meta(pattern=CURSOR_PATTERN)]
 PodName = Annotated[str, Meta(pattern=OBJECT_PATTERN, examples=["test-app"])]
@@ -98,7 +110,7 @@ OptionalServerUrl = Annotated[str, Meta(max_length=2048, pattern=SERVER_OR_NOTHI
 NewSecret = Annotated[str, Meta(max_length=8192, pattern=NOT_PLACEHOLDER)]
 Token = Annotated[str, Meta(max_length=8192, pattern=TOKEN_PATTERN)]
 Secret = Annotated[str, Meta(max_length=8192, pattern=NO_NUL)]
-Document = Annotated[str, Meta(max_length=350_000, pattern=BASE64_PATTERN)]  # a file's text, base64
+Document = Annotated[str, Meta(max_length=349_525, pattern=BASE64_PATTERN)]  # a file's text, base64
 Repository = Annotated[str, Meta(max_length=255, pattern=REPOSITORY_PATTERN)]
 Tag = Annotated[str, Meta(pattern=TAG_PATTERN, examples=["latest"])]
 Limit = Annotated[int, Meta(ge=1, le=1000)]

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from controlplane.api.calls import Call, Done
-from controlplane.api.fields import WEBHOOK_PATTERN, Name, OptionalName
+from controlplane.api.fields import WEBHOOK_PATTERN, Name, NewHookName, OptionalName
 from controlplane.api.operated import SentCluster
 from controlplane.api.routing import Section
 from controlplane.hook.service import Hook
@@ -37,7 +37,7 @@ class HookCreate(msgspec.Struct):
         "namespace": "snap",
         "cert_expiry_days": 365,
     }
-    name: Name
+    name: NewHookName
     cluster_name: Name | None = None
     cluster_config: SentCluster | None = None
     webhook_url: WebhookUrl | None = None

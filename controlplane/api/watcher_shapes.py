@@ -17,6 +17,8 @@ Scope = Literal["cluster", "namespace"]
 TriggerKind = Literal["startupProbe", "ready", "running", "annotation", "schedule", "drain"]
 Delay = Annotated[float, Meta(ge=0, le=86_400)]
 Cron = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9*/,# -]*$(?!\n)")]
+# five fields; what may be in each, calendars decide (``triggers.check_schedule``)
+_CRON_PATTERN: Final = r"^ *[A-Za-z0-9*/,#-]+( +[A-Za-z0-9*/,#-]+){4} *$"
 _CLUSTER: Final = {"api_server_url": "https://api.cluster.com:6443", "auth_type": "kubeconfig"}
 
 
@@ -95,6 +97,15 @@ class WatcherCreate(msgspec.Struct):
                 {
                     "properties": {"namespace": {"type": "string", "minLength": 1}},
                     "required": ["namespace"],
+                },
+            ]
+        },
+        {
+            "anyOf": [
+                {"properties": {"trigger": {"not": {"const": "schedule"}}}},
+                {
+                    "properties": {"schedule": {"pattern": _CRON_PATTERN}},
+                    "required": ["schedule"],
                 },
             ]
         },

@@ -97,12 +97,12 @@ class ClusterConfigs:
         """Keep a new config.
 
         Raises:
-            Conflict: the name is taken or reserved.
-            Refused: its address or its kubeconfig can't be accepted.
+            Conflict: the name is taken.
+            Refused: the name is reserved, or its address or its kubeconfig can't be accepted.
             NotFound: there is no such registry config.
         """
         if draft.name in RESERVED:
-            raise Conflict(f"{draft.name} is a reserved name; choose another one.")
+            raise Refused(f"Field `name`: {draft.name} is a reserved name; choose another one.")
         given = await _read(draft)
 
         def insert(db: Database) -> ClusterRow:

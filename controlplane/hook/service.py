@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from sqlite_utils import Database
 
 from controlplane import permissions
-from controlplane.errors import HOOK_NOT_FOUND, Conflict, NotFound
+from controlplane.errors import HOOK_NOT_FOUND, Conflict, NotFound, Refused
 from controlplane.hook.servers import Servers
 from controlplane.identity import Actor
 from controlplane.store import audit
@@ -76,12 +76,13 @@ class Hooks:
             row: its cluster may be empty for the only one.
 
         Raises:
-            Conflict: the name is taken or reserved.
+            Conflict: the name is taken.
+            Refused: the name is reserved.
             NotFound: there is no such cluster.
             Denied: the actor's namespaces are limited; a hook sees them all.
         """
         if row.name in RESERVED:
-            raise Conflict(f"{row.name} is a reserved name; choose another one.")
+            raise Refused(f"Field `name`: {row.name} is a reserved name; choose another one.")
         permissions.require_all_namespaces(actor)  # admission reviews come from all
         cluster = await self._directory.resolve(row.cluster)
         new = replace(row, cluster=cluster, owner=actor.username, wanted=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from controlplane.errors import Conflict
+from controlplane.errors import Refused
 from controlplane.store.watchers import WatcherRow
 from controlplane.watcher import triggers
 
@@ -31,7 +31,7 @@ def drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
     """What ``draft`` makes of ``old``.
 
     Raises:
-        Conflict: a namespace is missing, or the schedule is none.
+        Refused: a namespace is missing, or the schedule is none.
     """
     new = replace(
         old,
@@ -47,5 +47,5 @@ def drawn(old: WatcherRow, draft: WatcherDraft) -> WatcherRow:
     if new.trigger == "schedule":
         triggers.check_schedule(new.schedule)
     if new.scope == "namespace" and not new.namespace:
-        raise Conflict("Field `namespace` is required with scope namespace.")
+        raise Refused("Field `namespace` is required with scope namespace.")
     return new

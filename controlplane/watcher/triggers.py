@@ -9,10 +9,11 @@ from typing import Final
 
 from cronsim import CronSim, CronSimError
 
-from controlplane.errors import Conflict
+from controlplane.errors import Refused
 from controlplane.kube.workloads import REQUEST, ContainerSeen, PodSeen, ready_for
 
 GRACE_S: Final = 3.0  # less of a pod's grace time is left to it: a dump would not be whole
+_FIELDS: Final = 5
 _EVER: Final = datetime.fromtimestamp(0, UTC)
 _YEARS: Final = timedelta(days=366 * 5)  # CronSim looks no further itself
 
@@ -62,13 +63,15 @@ def due(
 
 
 def check_schedule(text: str) -> None:
-    """Raise Conflict unless ``text`` is a schedule."""
+    """Raise Refused unless ``text`` is a schedule."""
     try:
+        if len(text.split()) != _FIELDS:  # CronSim also takes six, the first of them seconds
+            raise CronSimError("Wrong number of fields")
         CronSim(text, datetime.now(UTC))
-    except CronSimError as cause:
-        raise Conflict(
+    except (CronSimError, AssertionError) as cause:  # it asserts that no step follows "5L" or "1#2"
+        raise Refused(
             f"Field `schedule` must be five fields as cron has them (UTC), not {text!r}.",
-            details=str(cause),
+            details=str(cause) or "Bad step",
         ) from cause
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.errors import Conflict
+from controlplane import errors
+from controlplane.errors import Refused
 from controlplane.kube.workloads import PodSeen, read_pod
 from controlplane.store.records import CheckpointStatus
 from controlplane.watcher import triggers
@@ -209,8 +210,10 @@ def test_times_before_the_container_ran_are_over() -> None:
 
 
 def test_no_schedule_is_refused() -> None:
-    with pytest.raises(Conflict, match="five fields"):
-        triggers.check_schedule("every hour")
+    for wrong in ("every hour", "* * * * * *", "0 0 * * 1#2/2", "0 0 31 2 *"):
+        with pytest.raises(Refused, match="five fields") as refusal:
+            triggers.check_schedule(wrong)
+        assert refusal.value.code == errors.VALIDATION_ERROR
 
 
 def test_a_drain_checkpoints_what_will_go() -> None:

@@ -126,7 +126,7 @@ async def test_a_stored_token_goes_to_no_other_api_server(server: Server) -> Non
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"name": "summary"}, 409, "CONFLICT"),
+        ({"name": "summary"}, 400, "VALIDATION_ERROR"),
         ({"name": "x", "registry_name": "nope"}, 404, "REGISTRY_NOT_FOUND"),
         ({"name": "x", "api_server_url": "ftp://x"}, 400, "VALIDATION_ERROR"),
         ({"name": "x", "api_server_url": "https://u:p@x"}, 400, "VALIDATION_ERROR"),

@@ -68,6 +68,13 @@ async def test_a_hook_is_at_a_real_url(server: Server, url: str) -> None:
     assert (await server.call("GET", "/snaphooks")).status == 200
 
 
+async def test_a_hooks_name_may_not_be_a_segment_of_our_paths(server: Server) -> None:
+    refused = await server.call("POST", "/snaphook", {**HOOK, "name": "list"})
+    assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR")
+    assert refused.json["error"].startswith("Field `name` ")
+    assert "reserved" in refused.json["error"]
+
+
 async def test_they_survive_a_restart(tmp_path: Path) -> None:
     async with api_server.running(tmp_path) as server:
         await _made(server)

@@ -293,10 +293,34 @@ async def test_a_cordoned_nodes_pods_are_checkpointed(place: Place, trigger: str
 
 async def test_a_schedule_is_checked_when_it_is_set(place: Place) -> None:
     body = {"name": "w", "cluster_name": "c1", "trigger": "schedule"}
-    assert (await place.server.call("POST", "/operator/snapwatcher", body)).status == 409
+    for wrong in (
+        {},
+        {"schedule": "every hour"},
+        {"schedule": "0 0 0 * * *"},  # with seconds
+        {"schedule": "0 0 * * 5L/2"},
+    ):
+        refused = await place.server.call("POST", "/operator/snapwatcher", body | wrong)
+        assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR"), wrong
+        assert refused.json["error"].startswith("Field `schedule` must be five fields")
     await place.watch(trigger="schedule", schedule="0 3 * * *")
     shown = (await place.server.call("GET", "/operator/snapwatcher/w")).json
     assert (shown["schedule"], shown["trigger"]) == ("0 3 * * *", "schedule")
+    changed = await place.server.call("PUT", "/operator/snapwatcher/w", {"schedule": "0 3"})
+    assert (changed.status, changed.json["code"]) == (400, "VALIDATION_ERROR")
+
+
+async def test_a_watcher_of_a_namespace_is_told_which(place: Place) -> None:
+    body = {"name": "w", "cluster_name": "c1", "scope": "namespace"}
+    for method, path in (
+        ("POST", "/operator/snapwatcher"),
+        ("POST", "/operator/start"),
+        ("PUT", "/operator/snapwatcher/w"),
+    ):
+        if method == "PUT":
+            await place.watch()
+        refused = await place.server.call(method, path, body)
+        assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR"), path
+        assert refused.json["error"] == "Field `namespace` is required with scope namespace."
 
 
 async def test_an_api_server_that_is_away_for_a_while_costs_nothing(place: Place) -> None:
