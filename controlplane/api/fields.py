@@ -54,7 +54,7 @@ PASSWORD_OR_NOTHING: Final = r"^([^\x00]{8,1024})?$(?!\n)"  # noqa: S105 - a pat
 TOKEN_PATTERN: Final = r"^(\s*[!-~]+\s*)?$(?!\n)"  # noqa: S105 - a pattern
 PEM_PATTERN: Final = r"^[\x01-\x7f]*$"
 NAME_OR_NOTHING: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$(?!\n)"
-CURSOR_PATTERN: Final = r"^[A-Za-z0-9._:=-]{1,128}$(?!\n)"
+CURSOR_PATTERN: Final = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$(?!\n)"  # an id of ``clock.new_ulid``
 BASE64_PATTERN: Final = (
     r"^[A-Za-z0-9+/=\s*-]*$"  # with the placeholder, and the reference's own example
 )

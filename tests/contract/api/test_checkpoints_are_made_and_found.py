@@ -253,6 +253,21 @@ async def test_pages_follow_each_other(server: Server) -> None:
     assert seen == ids[::-1]
 
 
+@pytest.mark.parametrize("path", ["/checkpoint/list", "/jobs"])
+@pytest.mark.parametrize("made_up", ["nonsense", "0", "01JC3WZ6Q4X9T2V7M8N0P5R1S", "I" * 26])
+async def test_a_made_up_cursor_is_refused(server: Server, path: str, made_up: str) -> None:
+    refused = await server.call("GET", f"{path}?cursor={made_up}")
+    assert (refused.status, refused.json["code"]) == (400, "VALIDATION_ERROR")
+    assert refused.json["error"] == "Field `cursor` must be the next_cursor of an answer."
+
+
+async def test_pages_of_jobs_follow_each_other(server: Server) -> None:
+    jobs = [(await _made(server))["job_id"] for _ in range(3)]
+    first = (await server.call("GET", "/jobs?limit=2")).json
+    rest = (await server.call("GET", f"/jobs?limit=2&cursor={first['next_cursor']}")).json
+    assert [job["job_id"] for page in (first, rest) for job in page["jobs"]] == jobs[::-1]
+
+
 async def test_jobs_of_others_are_not_seen(server: Server) -> None:
     job = (await _made(server))["job_id"]
     assert (await server.call("GET", f"/jobs/{job}", by="olga")).status == 200
