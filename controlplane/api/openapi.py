@@ -31,6 +31,7 @@ _HEADERS: Final = {
     },
 }
 _SHOWN: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+_HERE_OR_THERE: Final = "Here or in the body, which wins."
 _REASONS: Final = {
     200: "Done",
     101: "A WebSocket",
@@ -138,15 +139,16 @@ def _parameters(route: Route, schemas: _Schemas) -> Iterable[dict[str, Any]]:
     fields, required = schemas.fields(route.takes)
     for name in route.path_fields:
         yield {"name": name, "in": "path", "required": True, "schema": _not_null(fields[name])}
-    for name in route.query_fields:
-        yield {
+    for name in (*route.query_fields, *route.also_query):
+        told = {"description": _HERE_OR_THERE} if name in route.body_fields else {}
+        yield told | {
             "name": name,
             "in": "query",
-            "required": name in required,
+            "required": name in required and name not in route.also_query,
             "schema": _not_null(fields[name]),
         }
     for alias, field in _aliases(route).items():
-        if field in route.query_fields:
+        if field in (*route.query_fields, *route.also_query):
             yield {
                 "name": alias,
                 "in": "query",
@@ -203,7 +205,7 @@ def _object(
             same = {k: v for k, v in fields[field].items() if k != "default"}
             properties[alias] = same | {"description": f"The same as `{field}`, which wins."}
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    needed = [name for name in described if name in required]
+    needed = [n for n in described if n in required and n not in route.also_query]
     if alone := [name for name in needed if len(names[name]) == 1]:
         schema["required"] = alone
     conditions = [

@@ -33,7 +33,7 @@ class Route:
         counted: whether a call counts against the rate limit.
         errors: codes that it may answer besides those of every route of its kind.
         query: fields of ``takes`` that a request with a body carries in the query (the body may too, and wins).
-        also_query: further such fields, for clients that do it so; not described.
+        also_query: further such fields, for clients that do it so; required ones are described as optional in both.
         accepts: other statuses of success that are documented (202 for jobs, 206 for ranges).
         media: content type of the answer.
         lenient: any body or none will do, whatever its type.

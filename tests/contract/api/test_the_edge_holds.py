@@ -152,6 +152,22 @@ async def test_the_documentation_needs_nothing_from_elsewhere(server: Server) ->
             assert any(int(status) < 400 for status in operation["responses"])
 
 
+async def test_what_the_query_may_carry_is_described(server: Server) -> None:
+    described = (await server.call("GET", "/openapi.json", by=None)).json["paths"]
+    for route in assembly.routes():
+        operation = described[route.path][route.method.lower()]
+        parameters = {p["name"]: p for p in operation.get("parameters", ()) if p["in"] == "query"}
+        aliases = getattr(route.takes, "aliases", {})
+        for field in (*route.query_fields, *route.also_query):
+            names = {field, *(alias for alias, one in aliases.items() if one == field)}
+            assert names <= set(parameters), (route.method, route.path)
+        for field in route.also_query:  # one of both, and neither alone is required
+            assert parameters[field]["required"] is False
+            body = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert field in body["properties"]
+            assert field not in body.get("required", ())
+
+
 async def test_readiness_and_figures(server: Server) -> None:
     await server.call("GET", "/jobs")
     await server.call("GET", "/nope")
