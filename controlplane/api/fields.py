@@ -21,9 +21,9 @@ IMAGE_PATTERN: Final = (
     r"^([^\s\x00-\x1f\x7f/]+/)*[^\s\x00-\x1f\x7f/:]+"
     r":[^\s\x00-\x1f\x7f/:-]+-[^\s\x00-\x1f\x7f/:]+$(?!\n)"
 )
-# Source: RFC 3339 section 5.6; "T" and "Z" in upper case, as everybody writes them
+# Source: RFC 3339 section 5.6; "T" and "Z" in upper case, as everybody writes them; Python knows no year 0
 TIME_PATTERN: Final = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}"
+    r"^(?!0000)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}"
     r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$(?!\n)"
 )
 TAG_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$(?!\n)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from msgspec import Meta
 
 from controlplane.api.decoding import DEPTH_LIMIT, Decoder
-from controlplane.api.fields import Line, Name
+from controlplane.api.fields import TIME_PATTERN, Line, Name
 from controlplane.api.routing import Route
 from controlplane.errors import VALIDATION_ERROR, Refused
 
@@ -175,6 +176,11 @@ def test_nesting_up_to_the_limit_is_taken() -> None:
 
 def test_wide_bodies_are_not_taken_for_deep_ones() -> None:
     assert _decode(b'{"name": "a", "x": [' + b"[]," * 1000 + b"[]]}").name == "a"
+
+
+def test_times_that_nobody_can_read_are_none_for_the_schema_either() -> None:
+    assert re.search(TIME_PATTERN, "0001-01-01T00:00:00Z")
+    assert not re.search(TIME_PATTERN, "0000-01-01T00:00:00Z")  # "date-time" leaves out 30 February
 
 
 def test_the_refused_value_is_never_repeated() -> None:
