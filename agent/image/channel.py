@@ -1,18 +1,19 @@
-"""One HTTP request with a large body, done by a worker thread: its bytes never pass the event loop.
+"""HTTP requests with large bodies, done by a worker thread: their bytes never pass the event loop.
 
 So TLS, hashing, compression and the disk keep as many cores busy as there are blobs under way, and no
-byte is handed from thread to thread.
+byte is handed from thread to thread. A connection serves one request after another: each new one would cost
+both sides a handshake, and on a long line the time until it has its full speed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from yarl import URL
 
@@ -26,43 +27,42 @@ _BROKEN: Final = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 
 
 class Channel:
-    """A connection for one request. Blocking and for one thread, but for ``abort``. Closed by ``with``.
+    """A connection for one request at a time. Blocking and for one thread at a time, but for ``abort``.
 
     Raises from every call: what ``registry_errors.mapped`` makes of the library's errors.
     """
 
-    def __init__(self, host: str, url: URL, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, host: str, origin: URL, tls: ssl.SSLContext | None) -> None:
         """Take the registry's name for messages, and where to connect to; without ``tls``, in the clear."""
-        self._host, self._url = host, url
+        self.origin = origin
+        self._host = host
+        place = origin.host or "", origin.port
         self._link: http.client.HTTPConnection
-        if url.scheme == "https":
-            self._link = http.client.HTTPSConnection(
-                url.host or "", url.port, timeout=_CONNECT_S, context=tls
-            )
+        if origin.scheme == "https":
+            self._link = http.client.HTTPSConnection(*place, timeout=_CONNECT_S, context=tls)
         else:
-            self._link = http.client.HTTPConnection(url.host or "", url.port, timeout=_CONNECT_S)
+            self._link = http.client.HTTPConnection(*place, timeout=_CONNECT_S)
         self._aborted = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._link.close()
+        self._received: Received | None = None  # the answer to the last request
 
     def ask(
-        self, method: str, headers: Mapping[str, str], body: Iterator[bytes] | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Iterator[bytes] | None = None,
     ) -> Received:
         """Send the request, ``body`` in chunks as they come, and read the answer's head.
 
         What ``body`` raises of our own errors comes out as it is.
+
+        Args:
+            target: path and query.
         """
+        self._received = None
         with registry_errors.mapped(self._host):
-            self._link.connect()
+            if self._link.sock is None:
+                self._link.connect()
             if self._aborted:
                 raise ConnectionAbortedError("given up")
             self._link.sock.settimeout(_SILENCE_S)
@@ -71,10 +71,30 @@ class Channel:
                 wanted["Transfer-Encoding"] = "chunked"
                 body = _framed(body)
             try:
-                self._link.request(method, self._url.raw_path_qs, body=body, headers=wanted)
+                self._link.request(method, target, body=body, headers=wanted)
             except _BROKEN as cause:  # it may have said why before it hung up
                 return self._last_words(cause)
-            return Received(self._host, self._link.getresponse())
+            self._received = Received(self._host, self._link.getresponse())
+            return self._received
+
+    def release(self) -> None:
+        """Have it ready for another request, or closed where that can't be: its answer was not read to its end."""
+        if self._aborted or self._received is None or not self._received.is_whole:
+            self._link.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another request may be sent: after ``release``, and while the other side has not hung up."""
+        link = self._link.sock
+        if link is None:
+            return False
+        seen = select.poll()
+        seen.register(link, select.POLLIN)  # nothing is owed to us: an end, or a word that is none
+        return not seen.poll(0)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._link.close()
 
     def _last_words(self, cause: OSError) -> Received:
         try:
@@ -112,6 +132,11 @@ class Received:
         self._host, self._response = host, response
         self.status = response.status
         self.headers = response.getheaders()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was read."""
+        return self._response.isclosed()
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer``; 0 at the body's end."""

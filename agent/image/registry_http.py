@@ -95,6 +95,7 @@ class Transport:
             raise Refused(f"{access.host!r} is no address of a registry.") from cause
         self._auth = Authorizer(access, self._get_token, allowed_realms)
         self._tls = None if access.plain_http else _tls(access)
+        self._free: list[Channel] = []
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -113,6 +114,8 @@ class Transport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for channel in self._free:
+            channel.close()
         self._threads.shutdown(wait=False)  # nobody uses one any more, and they end by themselves
         await self._session.close()
 
@@ -161,14 +164,12 @@ class Transport:
             Retryable: the connection broke, or the registry took nothing for a minute.
         """
         headers = await self._headers(ask, ask.url)
-        channel = Channel(self.host, ask.url, self._tls)
 
-        def work() -> Answer:
-            with channel:
-                received = channel.ask(ask.method, headers, chunks)
-                return _answer(ask.url, received, received.read(_MAX_WORDS_BYTES))
+        def work(channel: Channel) -> Answer:
+            received = channel.ask(ask.method, ask.url.raw_path_qs, headers, chunks)
+            return _answer(ask.url, received, received.read(_MAX_WORDS_BYTES))
 
-        answer = await self._in_thread(channel, work)
+        answer = await self._in_thread(ask.url, work)
         if answer.status == 401:
             self._auth.learn(answer.headers.getall("WWW-Authenticate", []), ask.scope)
             raise registry_errors.unreachable(self.host, "the login ended during the upload")
@@ -182,24 +183,30 @@ class Transport:
         """
 
         async def send(url: URL, headers: dict[str, str]) -> Answer:
-            channel = Channel(self.host, url, self._tls)
+            def work(channel: Channel) -> Answer:
+                received = channel.ask(ask.method, url.raw_path_qs, headers)
+                if received.status not in (200, 206):
+                    return _answer(url, received, received.read(_MAX_WORDS_BYTES))
+                buffer = memoryview(bytearray(_PART_BYTES))
+                while taken := received.readinto(buffer):
+                    take(received.status, buffer[:taken])
+                return _answer(url, received)
 
-            def work() -> Answer:
-                with channel:
-                    received = channel.ask(ask.method, headers)
-                    if received.status not in (200, 206):
-                        return _answer(url, received, received.read(_MAX_WORDS_BYTES))
-                    buffer = memoryview(bytearray(_PART_BYTES))
-                    while taken := received.readinto(buffer):
-                        take(received.status, buffer[:taken])
-                    return _answer(url, received)
-
-            return await self._in_thread(channel, work)
+            return await self._in_thread(url, work)
 
         return await self._followed(ask, send)
 
-    async def _in_thread(self, channel: Channel, work: Callable[[], _T]) -> _T:
-        doing = asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_thread(self, url: URL, work: Callable[[Channel], _T]) -> _T:
+        """Do ``work`` with a connection to where ``url`` is; the next request there may have it afterwards."""
+        channel = self._free_channel(url.origin())
+
+        def run() -> _T:
+            try:
+                return work(channel)
+            finally:
+                channel.release()
+
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, run)
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
@@ -208,6 +215,19 @@ class Transport:
             if not doing.cancelled():
                 doing.exception()  # taken note of
             raise
+        finally:
+            if doing.done():
+                self._free.append(channel)
+
+    def _free_channel(self, origin: URL) -> Channel:
+        """One that nobody uses, or a new one; those that the other side hung up are dropped."""
+        for channel in reversed(self._free):
+            if channel.origin == origin:
+                self._free.remove(channel)
+                if channel.is_open:
+                    return channel
+                channel.close()
+        return Channel(self.host, origin, self._tls)
 
     def located(self, response: _Response) -> URL:
         """Where an answer's ``Location`` points; a registry behind a proxy may misname its scheme."""
