@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from agent import errors
 from agent.checkpoint import archive
@@ -30,15 +33,20 @@ from agent.restore.grants import Grants, SignedGrant
 from agent.restore.laziness import Mode
 
 log = logging.getLogger(__name__)
+TOLD_WITHIN_S: Final = (
+    5.0  # after the start; later the control plane is away, and nobody waits for it
+)
 
 
 class Trust:
     """What the control plane lets this node restore (kept on disk) and read (kept in memory)."""
 
-    def __init__(self, kept: Grants) -> None:
+    def __init__(self, kept: Grants, told_within_s: float = TOLD_WITHIN_S) -> None:
         self.kept = kept
         self._known: dict[tuple[str, str], RegistryAccess] = {}
         self._keychain = Keychain()
+        self._told = asyncio.Event()
+        self._told_by = time.monotonic() + told_within_s
 
     async def grants(self, news: GrantNews, key: bytes | None = None) -> None:
         """Take grants in; those that were not signed for this cluster are left out."""
@@ -64,11 +72,19 @@ class Trust:
         for one in news.registries:
             self._known[one.host, one.repository_prefix] = one
         self._keychain = Keychain(self._known.values())
+        self._told.set()
 
     def access(self, image: str) -> RegistryAccess | None:
         """How to read ``image`` (``<host>/<repository>@sha256:…``); None: nothing special is known."""
         reference = ImageReference.parse(image)
         return self._keychain.access(reference.host, reference.repository)
+
+    async def told(self, within_s: float) -> None:
+        """Wait ``within_s`` at most for the first credentials; not at all once they should have come."""
+        left_s = self._told_by - time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(min(within_s, left_s), 0)):
+                await self._told.wait()
 
     def is_lazy(self, image: Digest) -> bool:
         """Whether pods that do not say how may get the memory of ``image`` lazily."""

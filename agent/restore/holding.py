@@ -37,6 +37,9 @@ class HeldImages:
         """
         try:
             access = self.credentials.access(image)
+            if access is None and not self._is_here(digest_of(image)):
+                await self.credentials.told(deadline - time.monotonic())
+                access = self.credentials.access(image)
             task = asyncio.ensure_future(self.fetcher.fetch(image, access, _silent, hurried=True))
             task.set_name(f"fetch of {image}")
             self.spawn(task)
@@ -51,6 +54,13 @@ class HeldImages:
             "fetch_not_ready",
             "Not restored: the checkpoint is not on this node yet; it is being fetched.",
         )
+
+    def _is_here(self, image: digest.Digest) -> bool:
+        try:
+            with self.fetcher.hold(image):
+                return True
+        except errors.NotFound:
+            return False
 
     async def flat(self, image: digest.Digest, deadline: float) -> Path:
         """The folder of the same parts with flat memory, of an image that is held.

@@ -58,3 +58,6 @@ class Credentials(Protocol):
 
     def access(self, image: str) -> RegistryAccess | None:
         """How to read ``image``; None: nothing special is known."""
+
+    async def told(self, within_s: float) -> None:
+        """Wait ``within_s`` at most until an agent that has just begun was told of registries at all."""

@@ -34,3 +34,6 @@ class LateImages:
 
     def access(self, image: str) -> RegistryAccess | None:
         return None
+
+    async def told(self, within_s: float) -> None:
+        pass
