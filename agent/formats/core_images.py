@@ -11,6 +11,7 @@ from agent.formats import criu_images, criu_wire, memory_chain
 from agent.formats.criu_wire import Core, PageRun
 
 _FILTER: Final = 2
+_SOONER_FLAT_BYTES: Final = 128 << 20  # a chain of less has four folders at most
 
 
 def threads(images: Path) -> Iterator[tuple[str, Core]]:
@@ -72,6 +73,14 @@ class Memory:
     pages_bytes: int
     lazy_bytes: int
     address_spaces: int
+
+
+def is_sooner_flat(pages_bytes: int, address_spaces: int) -> bool:
+    """Whether a restore of such memory takes far longer over a chain of folders than from one folder.
+
+    CRIU reads the memory of a process that was forked page by page, each through the whole chain.
+    """
+    return address_spaces > 1 and pages_bytes >= _SOONER_FLAT_BYTES
 
 
 def memory(images: Path) -> Memory:

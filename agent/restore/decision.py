@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import errors
-from agent.formats import digest, layout, template
+from agent.formats import core_images, digest, layout, template
 from agent.restore import (
     checking,
     comparison,
@@ -148,12 +148,14 @@ class Decider:
                 address_spaces=old.address_spaces,
             )
         )
-        if how.lazy:  # its daemon does not start over a chain
+        # the page daemon does not start over a chain
+        if how.lazy or core_images.is_sooner_flat(old.memory_bytes, old.address_spaces):
             try:
                 flat_by = deadline - PREPARED_WITHIN_S + FLAT_WITHIN_S
                 parts = await self.images.flat(wanted.image, flat_by)
             except errors.SnapError as cause:
-                how = laziness.Choice(False, f"Lazily it can't be: {cause.message}")
+                if how.lazy:
+                    how = laziness.Choice(False, f"Lazily it can't be: {cause.message}")
         answer = Answer(
             restore=True,
             lazy=how.lazy,

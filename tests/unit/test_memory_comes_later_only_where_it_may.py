@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import Retryable
+from agent.formats import core_images
 from agent.formats.digest import Digest
 from agent.restore.holding import HeldImages
 from agent.restore.laziness import FEATURE, WORTH_BYTES, Situation, choose
@@ -56,3 +57,14 @@ async def test_flat_memory_that_is_late_is_ready_for_the_next_pod(tmp_path: Path
     late.ready.set()
     assert await kept[0] == tmp_path / "image.flat"
     assert await images.flat(wanted, time.monotonic() + 60) == tmp_path / "image.flat"
+
+
+@pytest.mark.parametrize(
+    ("mib", "address_spaces", "flat"),
+    [(4096, 1, False), (127, 40, False), (128, 2, True)],
+    ids=["one process", "small", "forked"],
+)
+def test_what_is_read_flat_although_it_comes_before(
+    mib: int, address_spaces: int, *, flat: bool
+) -> None:
+    assert core_images.is_sooner_flat(mib << 20, address_spaces) is flat
