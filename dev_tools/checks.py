@@ -77,12 +77,16 @@ def e2e(arguments: Sequence[str]) -> int:
 
 
 def _pytest(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run pytest; an interrupt reaches it too, and we wait until it has tidied up."""
+    """Run pytest; an interrupt reaches it too, and we wait until it has tidied up, however it ends then."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments], stdin=subprocess.DEVNULL, env=environment
     )
+    interrupted = False
     while True:
         try:
-            return process.wait()
+            code = process.wait()
         except KeyboardInterrupt:
+            interrupted = True
             process.send_signal(signal.SIGINT)
+        else:
+            return INTERRUPTED if interrupted else code
