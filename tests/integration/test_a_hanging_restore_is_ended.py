@@ -41,7 +41,10 @@ async def test_all_of_it_and_nothing_else(restoring: subprocess.Popen[bytes]) ->
     assert await hanging.stop(Host(), "hang-2") == 0
     assert restoring.poll() is None
     assert await hanging.stop(Host(), "hang-1") == len(family)
-    assert restoring.wait(30) in (-9, 0)  # 0: the child that it waited for was gone a moment before it
+    assert restoring.wait(30) in (
+        -9,
+        0,
+    )  # 0: the child that it waited for was gone a moment before it
     wait_for(lambda: all(is_gone(pid) for pid in family))
 
 
