@@ -1,6 +1,7 @@
 """What processes hold that CRIU can't dump, or would hang on, each with its remedy.
 
-Source: CRIU 4.2.1, files-ext.c, sk-inet.c, sockets.c, namespaces.c, seize.c; each was seen to fail.
+Source: CRIU 4.2.1, files-ext.c, sk-inet.c, sockets.c, namespaces.c, seize.c. Each was seen to fail, but for
+KVM, AF_ALG, SCTP, SMC, TIPC and AF_XDP, of which only the source says so.
 """
 
 from __future__ import annotations

@@ -85,9 +85,6 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
     used = await asyncio.to_thread(processes.used_paths, host, pids) | set(seen)
     outside = tuple(one for one in asked.mounts if _is_outside(one) or _is_left_out(one, asked))
     open_there = await asyncio.to_thread(host_files.find, host, found.detail.pid, outside, used)
-    volumes = tuple(
-        mount for mount in asked.mounts if mount.kind == "emptydir" or _is_open(mount, used)
-    )
     copies = _copies(upper, asked, used)
     return Inspected(
         found=found,
@@ -100,7 +97,7 @@ async def inspect(host: Host, found: Found, spec: CheckpointSpec) -> Inspected:
         memory_bytes=await asyncio.to_thread(processes.dumped_bytes, host, pids),
         files_bytes=await asyncio.to_thread(_size, host, upper, copies),
         copies=copies,
-        volumes=volumes,
+        volumes=tuple(m for m in asked.mounts if m.kind == "emptydir" or _is_open(m, used)),
         shm_used=await asyncio.to_thread(_is_shm_used, host, copies),
         addresses=addresses,
         watched=seen,

@@ -10,8 +10,9 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
-CLUSTER_PATTERN: Final = r"^(?!(summary|report)$)[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
-HOOK_PATTERN: Final = r"^(?!list$)[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
+# without the words that are segments of paths
+CLUSTER_PATTERN: Final = r"^(?!(summary|report)$)" + NAME_PATTERN.removeprefix("^")
+HOOK_PATTERN: Final = r"^(?!list$)" + NAME_PATTERN.removeprefix("^")
 OBJECT_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,252}$(?!\n)"
 CONTAINER_PATTERN: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,252})$(?!\n)"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,510}$(?!\n)"
@@ -59,17 +60,12 @@ BASE64_PATTERN: Final = (
     r"^[A-Za-z0-9+/=\s*-]*$"  # with the placeholder, and the reference's own example
 )
 
+_NAMED: Final = "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit"
 # what a caller reads when a pattern refuses a value
 SENTENCES: Final = {
-    NAME_PATTERN: "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
-    CLUSTER_PATTERN: (
-        "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, and not summary or "
-        "report, which are reserved"
-    ),
-    HOOK_PATTERN: (
-        "must be 1-63 of a-z A-Z 0-9 . _ -, starting with a letter or digit, and not list, which is "
-        "reserved"
-    ),
+    NAME_PATTERN: _NAMED,
+    CLUSTER_PATTERN: f"{_NAMED}, and not summary or report, which are reserved",
+    HOOK_PATTERN: f"{_NAMED}, and not list, which is reserved",
     OBJECT_PATTERN: "must be 1-253 of a-z A-Z 0-9 . _ : -, starting with a letter or digit",
     CONTAINER_PATTERN: 'must be "*" or 1-253 of a-z A-Z 0-9 . _ -, starting with a letter or digit',
     FILE_PATTERN: "must be a file name, without a folder",
