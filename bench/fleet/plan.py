@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -93,6 +94,11 @@ def open_files(needed: int) -> None:
 def measured_core() -> int:
     """The core that the measured servers have for themselves."""
     return max(_CORES)
+
+
+def on_measured_core(argv: Sequence[str]) -> list[str]:
+    """``argv`` on that core from its first moment on: moved later, threads that it has would stay."""
+    return ["taskset", "--cpu-list", str(measured_core()), *argv]
 
 
 def keep_off_measured_core() -> None:

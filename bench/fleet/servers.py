@@ -49,9 +49,8 @@ class Home:
 @contextmanager
 def control_plane(home: Home) -> Iterator[Served]:
     """The control plane at ``home``, on the measured core."""
-    argv = [sys.executable, "-m", "controlplane"]
+    argv = plan.on_measured_core([sys.executable, "-m", "controlplane"])
     with servers.running(argv, home.environment(), home.http_port, "/ready") as process:
-        process.cpu_affinity([plan.measured_core()])
         yield Served(home.http_port, process, servers.log_in(home.http_port))
 
 
@@ -60,13 +59,11 @@ def echo(folder: Path) -> Iterator[tuple[psutil.Process, str, str]]:
     """The bare server on the measured core: its process, address and CA."""
     made = certificates.made(folder, ())
     port = free_port()
-    argv = [sys.executable, "-m", "bench.fleet.echo"]
-    argv += [str(folder / "server.pem"), str(folder / "server.key"), str(port)]
+    files = str(folder / "server.pem"), str(folder / "server.key")
+    argv = plan.on_measured_core([sys.executable, "-m", "bench.fleet.echo", *files, str(port)])
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=_REPOSITORY)
     try:
-        found = psutil.Process(process.pid)
-        found.cpu_affinity([plan.measured_core()])
-        yield found, f"127.0.0.1:{port}", made.ca_pem.decode()
+        yield psutil.Process(process.pid), f"127.0.0.1:{port}", made.ca_pem.decode()
     finally:
         process.terminate()
         process.wait(20)
