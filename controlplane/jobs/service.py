@@ -195,6 +195,10 @@ class JobService:
             _log.warning("node %s of %s is lost with job %s", job.node, job.cluster, job.id)
             self._publish(job)
 
+    async def busy_nodes(self) -> Sequence[tuple[str, str]]:
+        """(cluster, node) of jobs that have not ended and are not flagged as lost."""
+        return await self._store.read(rows.busy_nodes)
+
     async def open_jobs(self) -> Sequence[Job]:
         """Jobs that have not ended, oldest first."""
         return await self._store.read(rows.open_jobs)

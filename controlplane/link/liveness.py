@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Final, Protocol
-
-from sqlite_utils import Database
 
 from controlplane.link.fleet import Fleet
 from controlplane.link.server import seen
 from controlplane.link.session import LOST_S, SILENT_S
 from controlplane.store import agents, clusters
 from controlplane.store.database import Store
-from controlplane.store.records import Job
 
 TICK_S: Final = 1.0  # how much later than its time a silent session ends at most
 LOOK_TICKS: Final = 10
@@ -24,7 +22,7 @@ KEEP_TICKS: Final = 30  # what a restart forgets of a node's status is at most s
 class Jobs(Protocol):
     """The job table (``jobs.JobService``)."""
 
-    async def open_jobs(self) -> Sequence[Job]: ...
+    async def busy_nodes(self) -> Sequence[tuple[str, str]]: ...
 
     async def mark_lost(self, nodes: Sequence[tuple[str, str]]) -> None: ...
 
@@ -49,15 +47,13 @@ class Liveness:
 
     def end_silent(self) -> None:
         """End the sessions that nothing was heard of for too long: one look at all, no timer for each."""
-        for session in self._fleet.every_session():
-            if session.silent_s >= SILENT_S:
-                session.close()
+        before = time.monotonic() - SILENT_S
+        for session in [s for s in self._fleet.every_session() if s.heard_at <= before]:
+            session.close()
 
     async def flag_lost(self) -> None:
         """Flag the open jobs of nodes that have been away for minutes."""
-        nodes = {
-            (job.cluster, job.node) for job in await self._jobs.open_jobs() if not job.agent_lost
-        }
+        nodes = await self._jobs.busy_nodes()
         lost = [node for node in nodes if self._fleet.away_s(*node) > LOST_S]
         if lost:
             await self._jobs.mark_lost(lost)
@@ -71,11 +67,7 @@ class Liveness:
 
     async def keep(self, tick: int) -> None:
         """Store how some of the connected agents were last seen, by turns: no write is a long one."""
-        sessions = self._fleet.sessions()[tick % KEEP_TICKS :: KEEP_TICKS]
-
-        def put(db: Database) -> None:
-            for session in sessions:
-                agents.put(db, seen(session))
-
-        if sessions:
-            await self._store.write(put)
+        some = self._fleet.every_session()[tick % KEEP_TICKS :: KEEP_TICKS]
+        rows = [seen(session) for session in some if session.is_ready]
+        if rows:
+            await self._store.write(lambda db: agents.put(db, *rows))

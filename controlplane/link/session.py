@@ -37,7 +37,7 @@ class Session:
         self.status: NodeStatus | None = None
         self.is_ready = False
         self.was_alarmed = False  # a second agent claimed the node; said once per session
-        self._heard, self._heard_at = time.monotonic(), time.time()
+        self.heard_at, self._seen_at = time.monotonic(), time.time()
         self._stored_up_to = 0
         self._acknowledged_at = 0.0
         self._acknowledging: asyncio.TimerHandle | None = None
@@ -50,16 +50,16 @@ class Session:
     @property
     def silent_s(self) -> float:
         """Seconds since anything was heard."""
-        return time.monotonic() - self._heard
+        return time.monotonic() - self.heard_at
 
     @property
     def last_seen(self) -> str:
         """When that was, RFC 3339 UTC."""
-        return clock.stamp(datetime.fromtimestamp(self._heard_at, UTC))
+        return clock.stamp(datetime.fromtimestamp(self._seen_at, UTC))
 
     def heard(self) -> None:
         """Something came."""
-        self._heard, self._heard_at = time.monotonic(), time.time()
+        self.heard_at, self._seen_at = time.monotonic(), time.time()
 
     def send(self, frame: calls.ControlFrame) -> None:
         """Queue a frame that needs no answer.

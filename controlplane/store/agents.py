@@ -47,17 +47,20 @@ def everyone(db: Database) -> list[SeenAgent]:
     return [SeenAgent(*row) for row in rows]
 
 
-def put(db: Database, agent: SeenAgent) -> None:
-    """Store how an agent was last seen; the sequence of its news is left alone."""
-    db.execute(
+def put(db: Database, *seen: SeenAgent) -> None:
+    """Store how agents were last seen; the sequence of their news is left alone."""
+    db.conn.executemany(
         f"INSERT INTO agents ({_SEEN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
         "ON CONFLICT (cluster, node) DO UPDATE SET agent_version = excluded.agent_version, "
         "boot_id = excluded.boot_id, facts_json = excluded.facts_json, "
         "status_json = excluded.status_json, connected_at = excluded.connected_at, "
         "last_seen = excluded.last_seen",
         [
-            *(agent.cluster, agent.node, agent.agent_version, agent.boot_id),
-            *(agent.facts_json, agent.status_json, agent.connected_at, agent.last_seen),
+            (
+                *(agent.cluster, agent.node, agent.agent_version, agent.boot_id),
+                *(agent.facts_json, agent.status_json, agent.connected_at, agent.last_seen),
+            )
+            for agent in seen
         ],
     )
 

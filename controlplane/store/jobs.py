@@ -140,6 +140,15 @@ def open_jobs(db: Database, cluster: str = "", node: str = "") -> list[Job]:
     return _select(db, f"{where} ORDER BY id", values)
 
 
+def busy_nodes(db: Database) -> list[tuple[str, str]]:
+    """(cluster, node) of jobs that have not ended and are not flagged as lost."""
+    query = (
+        "SELECT DISTINCT cluster, node FROM jobs WHERE state IN ('queued', 'running') "
+        "AND agent_lost = 0"
+    )
+    return [(cluster, node) for cluster, node in db.execute(query)]
+
+
 def set_agent_lost(db: Database, nodes: Sequence[tuple[str, str]], *, lost: bool) -> list[Job]:
     """Mark the open jobs of these nodes; the ones that changed."""
     changed = []

@@ -187,8 +187,11 @@ async def test_a_node_that_lost_its_journal_counts_anew(store: Store) -> None:
 
 async def test_a_lost_node_keeps_its_job_and_a_late_result_counts(store: Store) -> None:
     job = await insert(store, new())
+    await insert(store, new())
     await take(store, news(job, 1, "running"))
+    assert await store.read(rows.busy_nodes) == [NODE]
     await store.write(lambda db: rows.set_agent_lost(db, [NODE], lost=True))
+    assert await store.read(rows.busy_nodes) == []  # it is known by now
     lost = await find(store, job)
     assert (lost.state, lost.agent_lost) == (JobState.RUNNING, True)
     await take(store, news(job, 2, "completed"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Final
 
 from controlplane.link import frames
@@ -16,6 +17,8 @@ from controlplane.store.records import (
 from snap_protos.snap.v1 import link_pb2 as pb
 
 DETAILS_CHARS: Final = 8192
+_STATUS: Final = tuple(n for n in frames.NodeStatus.__struct_fields__ if n != "reasons")
+_plain_status: Final = operator.attrgetter(*_STATUS)
 _STATES: Final = {state.value: state for state in JobState}
 
 
@@ -75,11 +78,7 @@ def _facts(facts: pb.NodeFacts) -> frames.NodeFacts:
 
 
 def _status(status: pb.NodeStatus) -> frames.NodeStatus:
-    plain = {
-        name: getattr(status, name)
-        for name in frames.NodeStatus.__struct_fields__
-        if name != "reasons"
-    }
+    plain = dict(zip(_STATUS, _plain_status(status), strict=True))
     reasons = (
         frames.Reason(code=r.code, message=r.message, remedy=r.remedy) for r in status.reasons
     )
