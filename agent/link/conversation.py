@@ -17,6 +17,7 @@ from agent import errors
 from agent.formats.jobs import CheckpointId, JobFailure
 from agent.link import frames, ports
 from agent.link.identity import Identity
+from agent.link.pacing import Pace
 from agent.link.wire import calls, hearing, saying
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 # its handshake made twice, the others wait longer for that, and give up too
 HANDSHAKE_S: Final = 40.0
 WRITE_S: Final = 30.0  # a stream that takes nothing for so long is dead: keepalive says so by then
-NEWS_EVERY_S: Final = 0.25
 HEARTBEAT_S: Final = 10.0  # where the control plane says none
 TRANSFERS: Final = 4  # archives sent at once; each holds a piece of at most 1 MiB
 TRANSFER_S: Final = 6 * 3600.0  # a whole archive over a slow line
@@ -70,6 +70,7 @@ class Conversation:
         self._writing = asyncio.Lock()
         self._call: calls.ConnectCall | None = None
         self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._pace = Pace()
         self.welcomed = asyncio.Event()
 
     async def hold(self) -> None:
@@ -145,7 +146,8 @@ class Conversation:
             await self._rooms.news.wait()
             if updates := await self._rooms.news.take():
                 await self._send(call, saying.updates(updates))
-            await self._rooms.news.wait_urgent(NEWS_EVERY_S)
+                self._pace.sent(updates[-1].sequence)
+            await self._rooms.news.wait_urgent(self._pace.every_s())
 
     async def _send_outcomes(self, call: calls.ConnectCall) -> None:
         while True:
@@ -204,6 +206,7 @@ class Conversation:
             case frames.PullAccessNews():
                 await self._rooms.trust.pull_access(said)
             case frames.Delivered():
+                self._pace.acknowledged(said.up_to_sequence, said.news_every_s)
                 await jobs.acknowledged(said.up_to_sequence)
                 return 0
             case frames.OutcomesStored():

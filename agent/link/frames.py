@@ -101,9 +101,10 @@ class FindPod:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """News up to this number is stored."""
+    """News up to this number is stored; ``news_every_s``: no progress oftener, 0 where it does not matter."""
 
     up_to_sequence: int
+    news_every_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.link.backoff import Backoff
 from agent.link.conversation import HANDSHAKE_S
+from agent.link.pacing import NEWS_EVERY_S, Pace
 from agent.link.session import OPTIONS, STABLE_S
 from bench.fleet import plan
 from bench.fleet.echo import METHOD
@@ -62,6 +63,10 @@ class SimulatedAgent:
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     _call: Any = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _pace: Pace = field(default_factory=Pace)
+    _unsaid: Any = None  # the newest report that was not sent yet
+    _is_telling: bool = False  # or waits until it may again
+    _going_on: asyncio.Task[None] | None = None
 
     async def run(self, credentials: grpc.ChannelCredentials, gate: asyncio.Semaphore) -> None:
         """Hold one session after the other until cancelled; ``gate`` spreads the very first ones."""
@@ -108,6 +113,7 @@ class SimulatedAgent:
         """News that are stored, and the question which pods there are: none."""
         if frame.HasField("ack"):
             self.acknowledged = frame.ack.up_to_sequence
+            self._pace.acknowledged(self.acknowledged, frame.ack.news_every_s)
         elif frame.HasField("find_pod"):
             answer = pb.PodFound(request_id=frame.find_pod.request_id)
             await self._say(pb.AgentFrame(pod_found=answer))
@@ -135,6 +141,7 @@ class SimulatedAgent:
         )
         await call.write(pb.AgentFrame(hello=hello))
         self.acknowledged = (await self._first(call)).welcome.up_to_sequence
+        self._pace = Pace()
         return call
 
     async def _echo(self, channel: grpc.aio.Channel) -> Any:
@@ -157,7 +164,20 @@ class SimulatedAgent:
         await self._say(frame.SerializeToString() if self.dialling.echo else frame)
 
     async def report(self, jobs: int, step: int, steps: int) -> None:
-        """One frame with news of the first ``jobs`` jobs; ``message`` says when it was sent."""
+        """One frame with news of the first ``jobs`` jobs; ``message`` says when this was.
+
+        Where the control plane does not keep up, it waits as the real agent's news do, and a newer one goes instead.
+        """
+        self._unsaid = jobs, step, steps, time.monotonic()
+        if not self._is_telling:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        if self._unsaid is None:
+            self._is_telling = False
+            return
+        self._is_telling = True
+        (jobs, step, steps, at), self._unsaid = self._unsaid, None
         updates = []
         for which in range(jobs):
             self.sequence += 1
@@ -168,13 +188,21 @@ class SimulatedAgent:
                     sequence=self.sequence,
                     state="running",
                     progress=100.0 * step / steps,
-                    message=f"{time.monotonic():.6f} {step}",
+                    message=f"{at:.6f} {step}",
                     task_name="Pushing layers",
                     bytes_done=step << 20,
                     bytes_total=steps << 20,
                 )
             )
         await self._say(pb.AgentFrame(updates=pb.JobUpdates(updates=updates)))
+        self._pace.sent(self.sequence)
+        wait_s = self._pace.every_s()
+        self._is_telling = wait_s > NEWS_EVERY_S or self._unsaid is not None
+        if self._is_telling:
+            asyncio.get_running_loop().call_later(wait_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = asyncio.create_task(self._tell())
 
     async def _say(self, frame: Any) -> None:
         async with self._writing:  # gRPC wants one at a time

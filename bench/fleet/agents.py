@@ -16,10 +16,11 @@ from typing import Any, Final
 import grpc
 import msgspec
 
-from agent.link.conversation import NEWS_EVERY_S
+from agent.link.pacing import NEWS_EVERY_S
 from bench.fleet import plan
 from bench.fleet.agent import SimulatedAgent
 from bench.fleet.plan import Dialling
+from controlplane.garbage import SetAside
 
 AT_ONCE: Final = 64  # first joins under way together
 _TICK_S: Final = 0.005
@@ -134,4 +135,5 @@ def _cpu_s() -> float:
 
 if __name__ == "__main__":
     plan.keep_off_measured_core()
+    SetAside().begin()  # no agent stands still for a look at thousands of others
     asyncio.run(_lead())

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from agent.link.conversation import NEWS_EVERY_S
+from agent.link.pacing import NEWS_EVERY_S
 
 HEARTBEAT_S: Final = 10.0
 CLUSTER: Final = "fleet"

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.link.conversation import NEWS_EVERY_S
+from agent.link.pacing import NEWS_EVERY_S
 from bench.fleet import plan
 from bench.fleet.plan import Reading
 

@@ -11,6 +11,7 @@ from sqlite_utils import Database
 
 from controlplane.jobs import intake
 from controlplane.jobs.intake import Effects, Node, Stored
+from controlplane.jobs.pacing import Pace
 from controlplane.store.database import Store
 from controlplane.store.records import Job, JobUpdate
 
@@ -33,6 +34,9 @@ class Gathering:
     Args:
         told: called with each job that changed, once that is on disk.
         spawn: starts a named task that outlives the caller.
+
+    Attributes:
+        pace: how often agents are to send news, by how long these wait here.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Gathering:
         self._effects = effects
         self._told = told
         self._spawn = spawn
+        self.pace: Final = Pace()
         self._waiting: dict[Node, _Parcel] = {}
         self._waiting_since = 0.0
         self._storing = False
@@ -73,7 +78,9 @@ class Gathering:
             while self._waiting:
                 await asyncio.sleep(self._waiting_since + GATHER_S - loop.time())
                 taken, self._waiting = self._waiting, {}
+                since = self._waiting_since
                 await self._store_together(taken)
+                self.pace.took(loop.time() - since)
         finally:
             self._storing = False
 

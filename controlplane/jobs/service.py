@@ -148,6 +148,10 @@ class JobService:
         """Store a node's news; up to which sequence all are stored now."""
         return await self._gathering.take((cluster, node), updates)
 
+    def news_every_s(self) -> float:
+        """How long agents are to wait between news of progress; 0: as they like."""
+        return self._gathering.pace.every_s()
+
     async def reconcile(
         self, node: intake.Node, hello: intake.Journal, also: Callable[[Database], None]
     ) -> Reconciled:

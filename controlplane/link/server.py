@@ -47,6 +47,8 @@ class Jobs(Protocol):
 
     async def take(self, cluster: str, node: str, updates: Sequence[JobUpdate]) -> int: ...
 
+    def news_every_s(self) -> float: ...
+
     async def reconcile(
         self, node: Node, hello: Journal, also: Callable[[Database], None]
     ) -> Reconciled: ...
@@ -224,7 +226,8 @@ class LinkServer:
                 session.facts = said.facts or session.facts
             case frames.JobNews():
                 up_to = await self.jobs.take(session.cluster, session.node, said.updates)
-                session.stored(up_to, at_once=any(map(_must_arrive, said.updates)))
+                at_once = any(map(_must_arrive, said.updates))
+                session.stored(up_to, at_once=at_once, every_s=self.jobs.news_every_s())
             case frames.Taken():
                 session.taken(said.up_to_sequence)
             case frames.PodAnswer():

@@ -38,7 +38,7 @@ class Session:
         self.is_ready = False
         self.was_alarmed = False  # a second agent claimed the node; said once per session
         self.heard_at, self._seen_at = time.monotonic(), time.time()
-        self._stored_up_to = 0
+        self._stored_up_to, self._news_every_s = 0, 0.0
         self._acknowledged_at = 0.0
         self._acknowledging: asyncio.TimerHandle | None = None
         self._outgoing: asyncio.Queue[calls.ControlFrame] = asyncio.Queue(_WAITING)
@@ -75,13 +75,16 @@ class Session:
             self.close()
             raise self._gone() from cause
 
-    def stored(self, up_to: int, *, at_once: bool) -> None:
+    def stored(self, up_to: int, *, at_once: bool, every_s: float = 0.0) -> None:
         """The agent's news up to this number are on disk; it is told now, or within two seconds.
+
+        Args:
+            every_s: no progress oftener than this; 0: as the agent likes.
 
         Raises:
             AgentUnavailable: the session is over.
         """
-        self._stored_up_to = up_to
+        self._stored_up_to, self._news_every_s = up_to, every_s
         wait_s = self._acknowledged_at + ACKNOWLEDGE_S - time.monotonic()
         if at_once or wait_s <= 0:
             self._acknowledge()
@@ -94,7 +97,7 @@ class Session:
             self._acknowledging.cancel()
             self._acknowledging = None
         self._acknowledged_at = time.monotonic()
-        self.send(saying.stored(self._stored_up_to))
+        self.send(saying.stored(self._stored_up_to, self._news_every_s))
 
     def _acknowledge_late(self) -> None:
         with contextlib.suppress(AgentUnavailable):  # it will say the same again

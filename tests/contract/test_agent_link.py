@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import errors
-from agent.formats.jobs import JobId, JobState, JobUpdate
+from agent.formats.jobs import JobId, JobResult, JobState, JobUpdate
 from agent.link import identity
 from agent.link.conversation import Member, Rooms
 from agent.link.session import Dialling, Session
@@ -212,6 +212,30 @@ async def test_how_far_and_how_fast_a_job_is_comes_across(
         await until(lambda: bool(it.control.updates))
         heard = it.control.updates[0]
         assert (heard.bytes_done, heard.bytes_total, heard.bytes_per_s) == (250, 1000, 500)
+
+
+async def test_progress_waits_where_the_control_plane_is_behind_and_results_do_not(
+    tmp_path: Path, certificates: tls.Certificates
+) -> None:
+    control = FakeControlPlane()
+    control.news_every_s = 600.0
+    running = JobUpdate(JobId("J1"), 1, 0, JobState.RUNNING, 1.0)
+    async with served(control, certificates) as server, linked(tmp_path, server) as it:
+        it.agent.outbox.progress(running)
+        await until(lambda: len(control.updates) == 1)
+        after = await control.send(pb.ControlFrame(find_pod=pb.FindPod(request_id="R")))
+        await until(lambda: control.acknowledged >= after)  # so it heard what it is asked, too
+        it.agent.outbox.progress(replace(running, progress=2.0))
+        await until(lambda: len(control.updates) == 2)
+        seen = len(control.statuses)
+        for percent in range(3, 50):
+            it.agent.outbox.progress(replace(running, progress=float(percent)))
+        await until(lambda: len(control.statuses) >= seen + 5)  # a second later
+        assert len(control.updates) == 2
+        ended = JobUpdate(JobId("J2"), 1, 0, JobState.COMPLETED, 100.0, result=JobResult())
+        it.agent.outbox.result(ended)
+        await until(lambda: bool(control.results("J2")))
+        assert [one.progress for one in control.updates if one.job_id == "J1"] == [1, 2, 49]
 
 
 async def test_a_job_goes_on_while_the_link_is_down(

@@ -40,6 +40,9 @@ class Jobs:
     async def take(self, cluster: str, node: str, updates: Sequence[JobUpdate]) -> int:
         return 0
 
+    def news_every_s(self) -> float:
+        return 0.0
+
     async def reconcile(
         self, node: Node, hello: Journal, also: Callable[[Database], None]
     ) -> Reconciled:

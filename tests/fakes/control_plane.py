@@ -45,6 +45,7 @@ class FakeControlPlane(AgentLinkServicer):
         self.acknowledges = True
         self.sessions = 0
         self.heartbeat_s = 0.2
+        self.news_every_s = 0.0
         self.tokens = {TOKEN}
         self.grants = [pb.Grant(payload=b"{}", signature=b"s")]
         self._sequence = 0
@@ -180,7 +181,8 @@ class FakeControlPlane(AgentLinkServicer):
             if self.acknowledges:
                 self.up_to = update.sequence
         if self.acknowledges:
-            await self._frames.put(pb.ControlFrame(ack=pb.Ack(up_to_sequence=self.up_to)))
+            ack = pb.Ack(up_to_sequence=self.up_to, news_every_s=self.news_every_s)
+            await self._frames.put(pb.ControlFrame(ack=ack))
 
     async def _take_outcomes(self, news: pb.RestoreOutcomes) -> None:
         self.outcomes += news.outcomes

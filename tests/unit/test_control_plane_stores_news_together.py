@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from sqlite_utils import Database
 
 from controlplane.identity import Actor, Role
 from controlplane.jobs.gathering import Gathering
+from controlplane.jobs.pacing import SLOW_S
 from controlplane.store import jobs as rows
 from controlplane.store.database import Query, Store, T, open_store
 from controlplane.store.records import Job, JobKind, JobResult, JobSpec, JobState, JobUpdate
 from controlplane.store.requests import NewJob
+from tests.fakes.jobs import until
 
 
 class Counted(Store):
@@ -143,3 +146,16 @@ async def test_each_node_has_its_own_sequence(store: Counted) -> None:
     await store.write(lambda db: rows.store_sequences(db, {n: i for i, n in enumerate(nodes[:3])}))
     found = await store.read(lambda db: rows.stored_sequences(db, nodes))
     assert found == dict(zip(nodes, [0, 1, 2, 0], strict=True))
+
+
+async def test_agents_are_asked_for_fewer_news_once_storing_takes_long(store: Counted) -> None:
+    job = await insert(store, "node-1")
+    gathering = Gathering(store, Effects(), lambda _: None, spawn)
+    held = threading.Event()
+    holding = asyncio.create_task(store.write(lambda _: held.wait(30)))
+    storing = asyncio.create_task(gathering.take(("dev", "node-1"), [news(job, 1, progress=5.0)]))
+    loop = asyncio.get_running_loop()
+    loop.call_later(2 * SLOW_S, held.set)
+    assert await storing == 1
+    await holding
+    await until(lambda: gathering.pace.every_s() > SLOW_S)

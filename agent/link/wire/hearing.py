@@ -175,7 +175,7 @@ _READERS: Final[Mapping[str, Callable[[pb.ControlFrame], frames.Control]]] = {
     "cancel": _cancel,
     "open_archive": _open_archive,
     "find_pod": _find_pod,
-    "ack": lambda frame: frames.Delivered(frame.ack.up_to_sequence),
+    "ack": lambda frame: frames.Delivered(frame.ack.up_to_sequence, frame.ack.news_every_s),
     "restores_stored": lambda frame: frames.OutcomesStored(frame.restores_stored.up_to_sequence),
     "grants": lambda frame: _grants(frame.grants, frame.sequence),
     "credentials": lambda frame: _pull_access(frame.credentials, frame.sequence),

@@ -103,9 +103,9 @@ def open_archive(
     return pb.ControlFrame(open_archive=asked)
 
 
-def stored(up_to_sequence: int) -> pb.ControlFrame:
-    """News up to this number are stored."""
-    return pb.ControlFrame(ack=pb.Ack(up_to_sequence=up_to_sequence))
+def stored(up_to_sequence: int, news_every_s: float) -> pb.ControlFrame:
+    """News up to this number are stored; no progress oftener than this (0: as the agent likes)."""
+    return pb.ControlFrame(ack=pb.Ack(up_to_sequence=up_to_sequence, news_every_s=news_every_s))
 
 
 def restores_stored(up_to_sequence: int) -> pb.ControlFrame:
