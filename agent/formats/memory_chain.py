@@ -286,7 +286,7 @@ def _flatten_process(
             continue
         vaddr, left = run.vaddr, run.pages
         while left:
-            depth, offset, pages = _locate(name, chain, vaddr)
+            depth, offset, pages = locate(name, chain, vaddr)
             pages = min(pages, left)
             place = depth, chain[depth].pages_id
             sources[place].extents.add(offset, target, pages * PAGE_SIZE)
@@ -304,8 +304,16 @@ def _flatten_process(
     return flat
 
 
-def _locate(name: str, chain: Sequence[Pagemap], vaddr: int) -> tuple[int, int, int]:
-    """Where the page at ``vaddr`` is: level, offset in its pages file, pages from there on."""
+def locate(name: str, chain: Sequence[Pagemap], vaddr: int) -> tuple[int, int, int]:
+    """Where the page at ``vaddr`` is: level, offset in its pages file, pages from there on.
+
+    Args:
+        name: of the pagemap, for the error.
+        chain: the process's pagemap in the top folder and in each parent.
+
+    Raises:
+        ValueError: it is in none of them.
+    """
     limit: int | None = None
     for depth, pagemap in enumerate(chain):
         found = pagemap.find(vaddr)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from agent.restore import hanging, hook_running, lazy_restores, pending, proof, recording
+from agent.restore.fills import Fills
 from agent.restore.holding import HeldImages
 from agent.restore.hook_running import Hooked
 from agent.restore.inbox import Request
@@ -37,6 +38,7 @@ class Conclusions:
     runtime: Pods
     images: HeldImages
     lazy: LazyRestores
+    fills: Fills
     recorder: Recorder
     _hung: set[str] = field(default_factory=set)
 
@@ -53,14 +55,15 @@ class Conclusions:
             within_s=PROVED_WITHIN_S,
         )
         asked_ns = kept.asked_at_ns
-        restored_ms = max(seen.restored_at_ns - asked_ns, 0) / 1e6
+        filled = self.fills.take(request.container_id)
+        restored_ms = max(seen.restored_at_ns - asked_ns, filled.at_ns - asked_ns, 0) / 1e6
         outcome = msgspec.structs.replace(
             kept.outcome,
             pid=seen.pid,
             restore_ms=max(restored_ms - kept.outcome.prepare_ms, 0.0),
             start_ms=(request.asked_at_ns - asked_ns) / 1e6,
             criu_restore_ms=seen.criu_restore_ms,
-            pages_restored=seen.pages_restored,
+            pages_restored=seen.pages_restored + filled.pages,
         )
         if not seen.pid:
             outcome = msgspec.structs.replace(
@@ -78,12 +81,16 @@ class Conclusions:
     async def failed(self, request: Request) -> None:
         """CRIU or the runtime failed, and the container starts cold: say why."""
         ended = await self.lazy.give_up(request.container_id)
+        await self.fills.give_up(request.container_id)
+        filled = self.fills.take(request.container_id)
         kept = self._recall(request)
         if kept is None:
             return
         log = await asyncio.to_thread(criu.read_log, self.host, f"{kept.work}/restore.log")
         cause = criu.cause(log)
         why = cause.sentence if cause else "the OCI runtime gave no reason in CRIU's log."
+        if filled.failure and cause is None:
+            why = f"its memory could not be brought: {filled.failure}"
         if request.container_id in self._hung:
             self._hung.discard(request.container_id)
             why = f"CRIU did not finish within {kept.patience_s:.0f} s and was killed."

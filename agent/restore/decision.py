@@ -138,16 +138,15 @@ class Decider:
         here = checking.Here(self.host, traits, wanted.oci_runtime, wanted.image_digests)
         old = await asyncio.to_thread(checking.check, parts, new, here)
         await checking.check_addresses(self.host, old, new)
-        how = laziness.choose(
-            laziness.Situation(
-                asked=wanted.mode,
-                by="The pod" if wanted.by_pod else "The checkpoint",
-                oci_runtime=wanted.oci_runtime,
-                criu_features=traits.criu_features,
-                lazy_bytes=old.lazy_bytes,
-                address_spaces=old.address_spaces,
-            )
+        situation = laziness.Situation(
+            asked=wanted.mode,
+            by="The pod" if wanted.by_pod else "The checkpoint",
+            oci_runtime=wanted.oci_runtime,
+            criu_features=traits.criu_features,
+            lazy_bytes=old.lazy_bytes,
+            address_spaces=old.address_spaces,
         )
+        how = laziness.choose(situation)
         # the page daemon does not start over a chain
         if how.lazy or core_images.is_sooner_flat(old.memory_bytes, old.address_spaces):
             try:
@@ -159,6 +158,7 @@ class Decider:
         answer = Answer(
             restore=True,
             lazy=how.lazy,
+            fill_s=0 if how.lazy else laziness.fill_s(situation),
             reason=comparison.slowness(new.template),
             mode_reason=how.reason,
             images=self._on_node(parts / layout.CHECKPOINT_DIR),

@@ -64,6 +64,7 @@ class Answer:
     """What the wrapper shall do. Paths are the node's. ``reason`` is for people.
 
     Attributes:
+        fill_s: seconds within which this agent brings the memory, while the container stands still; 0: CRIU reads it.
         memory_bytes: that a restore brings in. Like what follows it, not part of the talk.
         asides: folders with what had to make room.
         mode_reason: why it is lazy, or eager, in a sentence.
@@ -76,6 +77,7 @@ class Answer:
     work: str = ""
     uts: str = ""
     lazy: bool = False
+    fill_s: int = 0
     memory_bytes: int = 0
     asides: tuple[str, ...] = ()
     mode_reason: str = ""
@@ -87,6 +89,7 @@ class Answer:
         if self.restore:
             lines += [f"images={self.images}", f"work={self.work}", f"lazy={int(self.lazy)}"]
             lines += [f"uts={self.uts}"] if self.uts else []
+            lines += [f"fill={self.fill_s}"] if self.fill_s else []
         lines.append(f"action={'restore' if self.restore else 'cold'}")
         return ("\n".join(lines) + "\n").encode()[-4096:]  # PIPE_BUF: written whole or not at all
 

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from agent.restore import hanging
+
 # Below this an eager restore costs a tenth of a second more, and is simpler.
 WORTH_BYTES: Final = 256 << 20
+# Below this CRIU's own reading costs no more than the talk with it.
+FILLED_BYTES: Final = 64 << 20
+MOST_FILL_S: Final = 9999  # four digits are what the wrapper takes
 FEATURE: Final = "uffd-noncoop"  # the kernel tells the daemon of fork, mremap, madvise
 
 
@@ -68,6 +73,16 @@ def choose(now: Situation) -> Choice:
     if now.lazy_bytes < WORTH_BYTES:
         return Choice(False, f"Less than {WORTH_BYTES >> 20} MiB could come later.")
     return Choice(True, f"One process, {now.lazy_bytes >> 20} MiB come later.")
+
+
+def fill_s(now: Situation) -> int:
+    """How long this agent may take to bring the memory of an eager restore (``memory_filling``); 0: CRIU reads it.
+
+    Never that of several processes: those that were forked share pages, which only CRIU can make them share again.
+    """
+    if _obstacle(now) or now.address_spaces != 1 or now.lazy_bytes < FILLED_BYTES:
+        return 0
+    return min(int(hanging.patience_s(now.lazy_bytes)), MOST_FILL_S)
 
 
 def _obstacle(now: Situation) -> str:

@@ -19,6 +19,7 @@ from agent.restore import inbox, pending, recording
 from agent.restore.cold import StartCold
 from agent.restore.concluding import Conclusions
 from agent.restore.decision import Decider
+from agent.restore.fills import Fills
 from agent.restore.folders import Folders
 from agent.restore.identifying import Subject
 from agent.restore.inbox import Answer, Inbox, Request, Verb
@@ -50,13 +51,21 @@ class RestoreService:
     decider: Decider
     recorder: Recorder
     _lazy: LazyRestores = field(init=False)
+    _fills: Fills = field(init=False)
     _conclusions: Conclusions = field(init=False)
 
     def __post_init__(self) -> None:
         images = self.decider.images
         self._lazy = LazyRestores(self.host, self.folders, images)
+        self._fills = Fills(self.host, self.folders)
         self._conclusions = Conclusions(
-            self.host, self._state, self.decider.runtime, images, self._lazy, self.recorder
+            host=self.host,
+            state=self._state,
+            runtime=self.decider.runtime,
+            images=images,
+            lazy=self._lazy,
+            fills=self._fills,
+            recorder=self.recorder,
         )
 
     @property
@@ -95,6 +104,7 @@ class RestoreService:
         for container_id, kept in pending.every(self._state):
             self.decider.images.hold_again(container_id, kept.outcome.image)
         self._lazy.adopt()
+        self._fills.adopt()
 
     async def _handle(self, box: Inbox, request: Request) -> None:
         match request.verb:
@@ -127,8 +137,13 @@ class RestoreService:
         left_s = inbox.WRAPPER_WAITS_S - request.age_s
         if not await box.answer(request.container_id, answer, within_s=max(left_s, 0)):
             _log.warning("the wrapper of %s did not wait for its answer", request.container_id)
-            await self._lazy.give_up(request.container_id)
+            await self._give_up(request)
             self.decider.images.release(request.container_id)
+
+    async def _give_up(self, request: Request) -> None:
+        """Nobody restores it: have nothing wait to bring its memory."""
+        await self._lazy.give_up(request.container_id)
+        await self._fills.give_up(request.container_id)
 
     async def _prepared(self, request: Request, subject: Subject) -> tuple[Answer, Outcome]:
         """The answer, everything behind it done, and what will be on record if all goes well.
@@ -142,20 +157,27 @@ class RestoreService:
         why = decision.answer.reason
         expected = recording.restored(request, subject, reason=why)
         beginning = asyncio.create_task(
-            self._lazy.begin(request, decision.answer, expected),
-            name=f"memory of {request.container_id[:12]}",
+            self._begin(request, decision.answer, expected),
+            name=f"begin memory of {request.container_id[:12]}",
         )
         try:
             prepared = await decision.prepare()
         except BaseException:  # cancelled too: the daemon would wait for nobody
             await asyncio.wait({beginning})
-            await self._lazy.give_up(request.container_id)
+            await self._give_up(request)
             raise
         began = await beginning
-        answer = dataclasses.replace(prepared, lazy=began.lazy, mode_reason=began.mode_reason)
+        answer = dataclasses.replace(
+            prepared, lazy=began.lazy, fill_s=began.fill_s, mode_reason=began.mode_reason
+        )
         expected = recording.restored(request, subject, reason=why)
         mode = "lazy" if answer.lazy else "eager"
         return answer, msgspec.structs.replace(expected, mode=mode, mode_reason=answer.mode_reason)
+
+    async def _begin(self, request: Request, answer: Answer, expected: Outcome) -> Answer:
+        """``answer`` with the memory's way here begun."""
+        began = await self._lazy.begin(request, answer, expected)
+        return await self._fills.begin(request.container_id, began)
 
     async def _cold(self, box: Inbox, request: Request, subject: Subject, cold: StartCold) -> None:
         self.decider.images.release(request.container_id)

@@ -48,8 +48,8 @@ tell() { # VERB: whole or not at all; with the agent dead it is read when the ne
     mv -f "$request.tmp" "$request.ask"
 } 2>/dev/null
 
-ask() { # sets action, images, work, uts, lazy; no agent, no answer in time or a strange one: cold
-  action=cold images='' work='' uts='' lazy=''
+ask() { # sets action, images, work, uts, lazy, fill; no agent, no answer in time or a strange one: cold
+  action=cold images='' work='' uts='' lazy='' fill=''
   flock -s -n "$run/agent.lock" true >/dev/null 2>&1
   [ $? -eq 1 ] || return 0 # nobody holds the lock
   rm -f "$request.answer"
@@ -65,6 +65,7 @@ ask() { # sets action, images, work, uts, lazy; no agent, no answer in time or a
       work=/*) work=${line#*=} ;;
       uts=/proc/*/ns/uts | uts=/var/run/*/* | uts=/run/*/*) uts=${line#*=} ;;
       lazy=1) lazy=--lazy-pages ;;
+      fill=[1-9] | fill=[1-9][0-9] | fill=[1-9][0-9][0-9] | fill=[1-9][0-9][0-9][0-9]) fill=${line#*=} ;;
       action=restore) said=restore ;; # the agent's last line: an answer cut short is none
     esac
   done <<END
@@ -96,6 +97,23 @@ lazily() { # before a lazy restore: from here on its supervisor (snap-lazy) may 
   printf 'runtime=%s\nroot=%s\n' "$real" "$root" >"$work/lazy.tmp" && mv -f "$work/lazy.tmp" "$work/lazy.on" &&
     [ ! -e "$state.lost" ]
 } 2>/dev/null
+
+kill_tree() { # PID: it and all that it has started, deepest first: what is left of CRIU would spin for ever
+  for below in $(cat /proc/"$1"/task/*/children); do kill_tree "$below"; done
+  kill -KILL "$1"
+}
+
+hear_filler() { # the agent brings the memory of a container that is restored and stands still. One that dies closes the
+  # FIFO and leaves CRIU waiting for a process that can't end: the restore has failed, and is ended here
+  [ "$(timeout "$fill" head -n 1 "$work/filled")" = complete ] && return 0
+  read -r me _ </proc/self/stat
+  for below in $(cat /proc/$$/task/$$/children); do [ "$below" = "$me" ] || kill_tree "$below"; done
+  return 1
+} >/dev/null 2>&1 </dev/null
+
+filled() { # whether all memory is there
+  [ -z "$fill" ] || wait "$filler"
+}
 
 give_up() { # the restore has failed: this id is about to belong to a container that starts cold, so wait for its supervisor
   [ -n "$lazy" ] || return 0
@@ -172,9 +190,11 @@ create() {
     hostname=''
     [ -n "$uts" ] && hostname=$(nsenter --uts="$uts" uname -n 2>/dev/null </dev/null)
     : >"$state.restored" # before the restore: whoever asks meanwhile is told "created"
+    filler=''
+    if [ -n "$fill" ]; then hear_filler & filler=$!; fi
     if lazily && globally restore --detach --bundle "$bundle" ${pid_file:+--pid-file "$pid_file"} \
-      ${console:+--console-socket "$console"} $no_pivot $lazy --file-locks \
-      --image-path "$images" --work-path "$work" "$id" -- "$@" && [ ! -e "$state.lost" ]; then
+      ${console:+--console-socket "$console"} $no_pivot $lazy ${fill:+--lazy-pages} --file-locks \
+      --image-path "$images" --work-path "$work" "$id" -- "$@" && filled && [ ! -e "$state.lost" ]; then
       rename
       pid=''
       if [ -n "$pid_file" ]; then read -r pid <"$pid_file"; fi 2>/dev/null # it fails where no newline ends the file, and has read
@@ -183,6 +203,7 @@ create() {
       rm -f "$state.undo"
       exit 0
     fi
+    [ -z "$filler" ] || kill "$filler" 2>/dev/null
     remove_remains "$@"
     give_up
     rename
