@@ -56,6 +56,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--smoke", action="store_true", help="every row once, with 64 MiB; nothing is written"
     )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write docs/benchmarks.md although only some rows are measured; the others stay in it",
+    )
     parser.add_argument("--instance", default="bench", help="name of the nodes to start [bench]")
     args = parser.parse_args(argv)
     if alone := {FLEET, ADMISSION, CIRCLE} & set(args.rows):
@@ -137,13 +142,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         with opened(Instance(args.instance), _say) as world:
             lab = Lab(world)
-            known = machine.facts(lab) if not args.rows and not args.smoke else {}
+            is_kept = (args.write or not args.rows) and not args.smoke
+            known = machine.facts(lab) if is_kept else {}
             contests = _Contests(lab)
             for row, case in _cases(args):
                 result = contests.result(row, case)
                 results.append(result)
                 if known:  # at once: a run may be interrupted
-                    written = report.write(results, known)
+                    written = report.write(results, known, ROWS)
                 print(json.dumps(result.json(), ensure_ascii=False), flush=True)
     except lifecycle.PROBLEMS as problem:
         _say(f"bench: failed: {problem}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.case import OURS, STOCK, Case, Figures, rounded, size_text
 from bench.contest import Outcome
@@ -26,7 +26,8 @@ Made by `./dev bench`; not edited by hand. Stock and ours are run in turns on th
 the same kind of data, in the order A B, B A, …; before each timed step dirty pages are on the disk. Figures are
 medians with the smallest and largest of all runs. Ratio is stock ÷ ours: larger is better. Stock is containerd's CRI
 `CheckpointContainer`; `buildah from scratch`, `add`, `config`, `commit`, `push`; CRI `PullImage` and the restore
-through `CreateContainer`. One row alone: `./dev bench pause --size 1GiB --runs 5`.
+through `CreateContainer`. One row alone: `./dev bench pause --size 1GiB --runs 5`; with `--write` its line here is
+replaced and the others stand, each under the day it was measured.
 """
 
 
@@ -82,19 +83,49 @@ class Result:
         }
 
 
-def write(results: Sequence[Result], machine: Mapping[str, object]) -> Path:
-    """Write ``bench/results/<date>.json`` and the table; the first one's path."""
+Line = dict[str, Any]  # of a results file: ``Result.json`` and when it was measured
+
+
+def write(results: Sequence[Result], machine: Mapping[str, object], rows: Sequence[Row]) -> Path:
+    """Write ``bench/results/<date>.json`` and the table; the first one's path.
+
+    What was measured before and is not among ``results`` stays in both, under its own day.
+
+    Args:
+        rows: all that there are; lines of others are dropped.
+    """
     at = datetime.now(UTC)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{at:%Y-%m-%d}.json"
-    content = {
-        "at": at.isoformat(timespec="seconds"),
-        "machine": machine,
-        "rows": [r.json() for r in results],
-    }
+    fresh = [result.json() | {"at": at.isoformat(timespec="seconds")} for result in results]
+    lines = merged(_last(), fresh, {row.name for row in rows})
+    content = {"at": at.isoformat(timespec="seconds"), "machine": machine, "rows": lines}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    TABLE.write_text(table(results, machine, at) + fleet_section())
+    TABLE.write_text(
+        table(lines, rows, _provisional(results, machine), machine, at) + fleet_section()
+    )
     return path
+
+
+def _last() -> list[Line]:
+    """The lines of the newest results file."""
+    files = sorted(RESULTS.glob("????-??-??.json"))
+    if not files:
+        return []
+    content = json.loads(files[-1].read_text())
+    lines: list[Line] = [{"at": content["at"], **line} for line in content["rows"]]
+    return lines
+
+
+def merged(before: Sequence[Line], fresh: Sequence[Line], known: Collection[str]) -> list[Line]:
+    """``before`` with those that were measured anew in their places, then the new ones."""
+
+    def key(line: Line) -> tuple[str, str, str]:
+        return line["row"], line["size"], line["data"]
+
+    held = {key(line): line for line in before if line["row"] in known}
+    held.update({key(line): line for line in fresh})
+    return list(held.values())
 
 
 def fleet_section() -> str:
@@ -104,18 +135,25 @@ def fleet_section() -> str:
     return "\n" + text[begin:] if begin >= 0 else ""
 
 
-def table(results: Sequence[Result], machine: Mapping[str, object], at: datetime) -> str:
+def table(
+    measured: Sequence[Line],
+    rows: Sequence[Row],
+    notices: Sequence[str],
+    machine: Mapping[str, object],
+    at: datetime,
+) -> str:
     """The whole of docs/benchmarks.md."""
-    lines = [_INTRODUCTION, f"## {at:%Y-%m-%d}", "", *_provisional(results, machine)]
-    lines += ["| row | process | stock | ours | beside them | ratio | goal | reached |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    lines += [_line(result) for result in results]
+    by_name = {row.name: row for row in rows}
+    lines = [_INTRODUCTION, f"## {at:%Y-%m-%d}", "", *notices]
+    lines += ["| row | process | measured | stock | ours | beside them | ratio | goal | reached |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    lines += [_line(one, by_name[one["row"]]) for one in measured]
     lines += ["", "Rows:", ""]
-    seen = {result.row.name: result.row for result in results}
+    seen = {one["row"]: by_name[one["row"]] for one in measured}
     lines += [f"- **{row.name}** ({row.unit}): {row.about}" for row in seen.values()]
     lines += [
-        *_limits(results),
-        *_failures(results),
+        *_limits(measured, by_name),
+        *_failures(measured),
         "",
         "## The machine",
         "",
@@ -136,37 +174,36 @@ def _provisional(results: Sequence[Result], machine: Mapping[str, object]) -> li
     return [f"**Provisional**: {', '.join(why)}.", ""] if why else []
 
 
-def _line(result: Result) -> str:
-    figures = result.outcome.figures
+def _line(one: Line, row: Row) -> str:
+    figures = {name: value for name, value in one.items() if _is_figure(value)}
 
-    def cell(name: str, unit: str = result.row.unit) -> str:
+    def cell(name: str) -> str:
         if name not in figures:
-            return "failed" if name in result.outcome.failures else "-"
-        found = figures[name].json()
-        return f"{found['median']:g}{unit and ' '}{unit} ({found['min']:g}-{found['max']:g})"
+            return "failed" if name in one.get("failed", {}) else "-"
+        found = figures[name]
+        return (
+            f"{found['median']:g}{row.unit and ' '}{row.unit} ({found['min']:g}-{found['max']:g})"
+        )
 
     others = [f"{name} {cell(name)}" for name in figures if name not in (STOCK, OURS)]
-    others += _told(result)
-    process = f"{size_text(result.case.size_bytes)}, {DATA_WORDS[result.case.data]}"
-    reached = {True: "yes", False: "no", None: "?"}[result.reached]
-    ratio = f"{result.ratio:g}x" if result.ratio else "-"
+    notes = figures.get(OURS, {}).get("notes", {})  # medians: where ours spends its time
+    others += [f"of ours: {name} {notes[name]:g}" for name in row.told if name in notes]
+    reached = {True: "yes", False: "no", None: "?"}[one["reached"]]
+    ratio = f"{one['ratio']:g}x" if one["ratio"] else "-"
     return (
-        f"| {result.row.name} | {process} | {cell(STOCK)} | {cell(OURS)} | {', '.join(others) or '-'} "
-        f"| {ratio} | {result.row.goal} | {reached} |"
+        f"| {row.name} | {one['size']}, {one['data']} | {one['at'][:10]} | {cell(STOCK)} | {cell(OURS)} "
+        f"| {', '.join(others) or '-'} | {ratio} | {one['goal']} | {reached} |"
     )
 
 
-def _told(result: Result) -> list[str]:
-    """Medians of the notes that the row shows: where ours spends its time."""
-    figures = result.outcome.figures
-    notes = figures[OURS].notes if OURS in figures else {}
-    return [f"of ours: {name} {notes[name]:g}" for name in result.row.told if name in notes]
+def _is_figure(value: object) -> bool:
+    return isinstance(value, dict) and "median" in value
 
 
-def _limits(results: Sequence[Result]) -> list[str]:
+def _limits(measured: Sequence[Line], by_name: Mapping[str, Row]) -> list[str]:
     """What keeps rows from their goals that were missed."""
-    missed = {one.row.name: one.row.limit for one in results if not one.reached and one.row.limit}
-    found = [f"- **{name}**: {limit}" for name, limit in missed.items()]
+    names = dict.fromkeys(one["row"] for one in measured if not one["reached"])
+    found = [f"- **{name}**: {by_name[name].limit}" for name in names if by_name[name].limit]
     return (
         ["", "Where a goal is missed, what limits the figure and what was tried:", "", *found]
         if found
@@ -174,10 +211,10 @@ def _limits(results: Sequence[Result]) -> list[str]:
     )
 
 
-def _failures(results: Sequence[Result]) -> list[str]:
-    found = []
-    for result in results:
-        where = f"{result.row.name}, {size_text(result.case.size_bytes)}"
-        for name, why in result.outcome.failures.items():
-            found.append(f"- {where}, {name}: {why}")
+def _failures(measured: Sequence[Line]) -> list[str]:
+    found = [
+        f"- {one['row']}, {one['size']}, {name}: {why}"
+        for one in measured
+        for name, why in one.get("failed", {}).items()
+    ]
     return ["", "Without a figure:", "", *found] if found else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 import bench.__main__
 from bench import contest, ticks
 from bench.case import OURS, STOCK, Case, Figures, Sample, Unusable, parse_size, size_text
-from bench.report import Result
+from bench.report import Result, merged, table
 from bench.rows import BY_NAME, ROWS
 
 
@@ -109,3 +110,21 @@ def test_what_can_not_be_measured_is_refused_in_one_sentence(
         bench.__main__.parse(argv)
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_rows_that_are_measured_anew_leave_the_others_as_they_were() -> None:
+    case = Case(1 << 30, "half", 5)
+
+    def line(name: str, ours_s: float, at: str) -> dict[str, Any]:
+        figures = {OURS: Figures([Sample(ours_s)]), STOCK: Figures([Sample(30.0)])}
+        return Result(BY_NAME[name], case, contest.Outcome(figures, {})).json() | {"at": at}
+
+    before = [line("push", 10.0, "2026-01-01T"), line("checkpoint", 1.0, "2026-01-01T")]
+    gone = before[0] | {"row": "of an earlier version"}
+    fresh = [line("push", 3.0, "2026-01-02T"), line("restore-cold", 2.0, "2026-01-02T")]
+    lines = merged([gone, *before], fresh, BY_NAME)
+    assert lines == [fresh[0], before[1], fresh[1]]
+    text = table(lines, ROWS, [], {"cores": 2}, datetime(2026, 1, 2, tzinfo=UTC))
+    assert "| push | 1 GiB, half random | 2026-01-02 | 30 s (30-30) | 3 s (3-3) |" in text
+    assert "| checkpoint | 1 GiB, half random | 2026-01-01 | 30 s (30-30) | 1 s (1-1) |" in text
+    assert "an earlier version" not in text
