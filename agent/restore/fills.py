@@ -114,12 +114,9 @@ class Fills:
             async with asyncio.timeout(within_s):
                 connection, _ = await loop.sock_accept(ends.listener)
             with connection:
-                filling = asyncio.to_thread(memory_filling.fill, connection, pages, deadline)
+                filling = asyncio.to_thread(_fill, connection, pages, deadline, ends.fifo)
                 await commands.finish(filling, within_s)
-            if time.monotonic() > deadline:
-                raise TimeoutError
             self._ended[container_id] = Filled(pages.size // PAGE_SIZE, time.time_ns())
-            os.write(ends.fifo, COMPLETE)
             with contextlib.suppress(TimeoutError):  # its wrapper was killed
                 async with asyncio.timeout(within_s):
                     await ends.heard.wait()
@@ -130,6 +127,14 @@ class Fills:
         finally:
             ends.listener.close()
             os.close(ends.fifo)
+
+
+def _fill(connection: socket.socket, pages: LatePages, deadline: float, fifo: int) -> None:
+    """Bring everything, then say so: also where this agent is being stopped meanwhile."""
+    memory_filling.fill(connection, pages, deadline)
+    if time.monotonic() > deadline:
+        raise TimeoutError
+    os.write(fifo, COMPLETE)
 
 
 def _open(work: Path) -> _Ends:
