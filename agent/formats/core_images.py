@@ -97,13 +97,14 @@ def memory(images: Path) -> Memory:
                 size = run.pages * criu_images.PAGE_SIZE
                 total += size
                 lazy += size if run.flags & criu_wire.LAZY else 0
-    for folder in _parents(images):
+    for folder in parents(images):
         for file in sorted(folder.glob("pagemap-*.img")):
             _runs(file)
     return Memory(total, lazy, sum(1 for _ in images.glob("mm-*.img")))
 
 
-def _parents(images: Path) -> Iterator[Path]:
+def parents(images: Path) -> Iterator[Path]:
+    """The folders named ``parent`` below ``images``, each within the one before, as many as a chain may have."""
     folder = images
     for _ in range(memory_chain.MAX_LEVELS):
         folder /= "parent"

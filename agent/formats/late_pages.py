@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.formats import memory_chain, pagemap
+from agent.formats import core_images, memory_chain, pagemap
 from agent.formats.pagemap import LAZY, PAGE_SIZE, Pagemap
 
 MOST_PIECES: Final = 20_000  # each costs some microseconds more than CRIU's own reading
@@ -54,13 +55,15 @@ def find(images: Path, *, piece_bytes: int) -> LatePages:
     Raises:
         ValueError: a pagemap is damaged, there is not one process, or its memory is in too many pieces.
     """
-    names = [file for file in images.glob("pagemap-*.img") if _is_process(file.name)]
+    pattern = pagemap.PROCESS_PAGEMAP
+    names = [file for file in images.glob("pagemap-*.img") if pattern.fullmatch(file.name)]
     if len(names) != 1:
         raise ValueError(f"{len(names)} processes have memory")
     name = names[0].name
-    folders = [images]
-    while (images_below := folders[-1] / "parent" / name).is_file():
-        folders.append(images_below.parent)
+    has_it = itertools.takewhile(
+        lambda folder: (folder / name).is_file(), core_images.parents(images)
+    )
+    folders = [images, *has_it]
     chain = [pagemap.parse((folder / name).read_bytes()) for folder in folders]
     batches: list[Batch] = []
     count = 0
@@ -72,10 +75,6 @@ def find(images: Path, *, piece_bytes: int) -> LatePages:
     return LatePages(int(name.removeprefix("pagemap-").removesuffix(".img")), tuple(batches))
 
 
-def _is_process(name: str) -> bool:
-    return pagemap.PROCESS_PAGEMAP.fullmatch(name) is not None
-
-
 def _pieces(name: str, chain: list[Pagemap], most: int) -> Iterator[tuple[int, Piece]]:
     """Level and piece of every page that may come late, in the order of addresses."""
     for run in chain[0]:
@@ -83,9 +82,10 @@ def _pieces(name: str, chain: list[Pagemap], most: int) -> Iterator[tuple[int, P
             continue
         vaddr, end = run.vaddr, run.vaddr + run.pages * PAGE_SIZE
         while vaddr < end:
-            depth, offset, pages = memory_chain.locate(name, chain, vaddr)
-            length = min(pages * PAGE_SIZE, end - vaddr, most)
-            yield depth, Piece(vaddr, offset, length)
+            depth, offset, pages = memory_chain.locate(name, chain, vaddr)  # looks at every level
+            length = min(pages * PAGE_SIZE, end - vaddr)
+            for done in range(0, length, most):
+                yield depth, Piece(vaddr + done, offset + done, min(length - done, most))
             vaddr += length
 
 

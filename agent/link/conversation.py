@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # after a restart thousands dial at once, and one core needs its time for all of them: whoever gives up has
 # its handshake made twice, the others wait longer for that, and give up too
 HANDSHAKE_S: Final = 40.0
-WRITE_S: Final = 30.0  # a stream that takes nothing for so long is dead: keepalive says so by then
+WRITE_S: Final = 30.0  # a stream that takes nothing for so long is dead: the kernel says so by then
 HEARTBEAT_S: Final = 10.0  # where the control plane says none
 TRANSFERS: Final = 4  # archives sent at once; each holds a piece of at most 1 MiB
 TRANSFER_S: Final = 6 * 3600.0  # a whole archive over a slow line

@@ -21,9 +21,8 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told_s = 0.0
-        self._unanswered: deque[tuple[int, float]] = (
-            deque()
-        )  # last sequence of a frame, when it was sent
+        # last sequence of a frame, when it was sent
+        self._unanswered: deque[tuple[int, float]] = deque()
 
     def sent(self, sequence: int) -> None:
         """News up to this number are on their way."""

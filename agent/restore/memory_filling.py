@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
 
 from agent import errors
@@ -81,17 +81,19 @@ class _Filling:
         self._connection, self._memory = connection, memory
         self._batches, self._lock = batches, threading.Lock()
         self._deadline = deadline
-        self._failed = self._over = False
+        self._failure: Exception | None = None  # the first one: others come of it
+        self._over = False
 
     def run(self) -> None:
         with ThreadPoolExecutor(_WORKERS + 1, "memory") as pool:
             hearing = pool.submit(self._hear)
-            try:
-                for done in [pool.submit(self._work) for _ in range(_WORKERS)]:
-                    done.result()
-            finally:
-                self._over = True
-            hearing.result()
+            working = [pool.submit(self._work) for _ in range(_WORKERS)]
+            wait(working)
+            self._over = True
+        if self._failure is not None:
+            raise self._failure
+        for done in (*working, hearing):
+            done.result()
 
     def _hear(self) -> None:
         """CRIU changes mappings while pages come, and goes on when that was heard."""
@@ -104,15 +106,16 @@ class _Filling:
             try:
                 while batch := self._next():
                     self._bring(batch, buffer, ctypes.addressof(address))
-            except BaseException:
-                self._failed = True
+            except (errors.SnapError, OSError) as cause:
+                with self._lock:
+                    self._failure = self._failure or cause
                 raise
             finally:
                 del address  # the buffer can't be closed while it is looked at
 
     def _next(self) -> Batch | None:
         with self._lock:
-            return None if self._failed else next(self._batches, None)
+            return None if self._failure else next(self._batches, None)
 
     def _bring(self, batch: Batch, buffer: mmap.mmap, address: int) -> None:
         descriptor = os.open(batch.file, os.O_RDONLY | os.O_CLOEXEC)
@@ -146,7 +149,7 @@ class _Filling:
             length = piece.length - done
 
     def _wait(self) -> None:
-        if self._failed or time.monotonic() > self._deadline:
+        if self._failure or time.monotonic() > self._deadline:
             raise errors.Broken("Its memory could not be brought in time.")
         said, _, _ = select.select([self._connection], [], [], 0)
         if said and not self._connection.recv(1, socket.MSG_PEEK):

@@ -138,14 +138,22 @@ def is_let_go(folder: Path, state: Path) -> bool:
     return is_restoring(folder, state) and not state.with_name(state.name + ".restored").exists()
 
 
-@pytest.fixture(scope="module")
-def kept(world: World, deployed: Deployment) -> Iterator[Kept]:
-    pods = world.pods(1)
-    pod = pods.run(HOG)
+@contextlib.contextmanager
+def keeping(
+    pods: Pods, deployed: Deployment, hog: PodSpec, name: str, **how: str
+) -> Iterator[Kept]:
+    """A checkpoint of a hog of node 1, which runs for the block."""
+    pod = pods.run(hog)
     wait_for(lambda: said(pod, "ready"), within_s=90)
     total = checksum(pods, pod)
-    yield Kept(save(deployed, pod, "lazy", restore="lazy").image, total)
+    yield Kept(save(deployed, pod, name, **how).image, total)
     pods.remove(pod)
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, deployed: Deployment) -> Iterator[Kept]:
+    with keeping(world.pods(1), deployed, HOG, "lazy", restore="lazy") as one:
+        yield one
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import pytest
 from agent.formats import layout
 from deploy.devnode.pods import Pods, PodSpec
 from deploy.devnode.world import Deployment, World
-from tests.integration.restoring import outcome, restoring, save, state_files, wait_for
+from tests.integration.restoring import outcome, restoring, state_files, wait_for
 from tests.integration.test_a_lazy_restore_brings_every_page import (
     TRIES,
     Kept,
     checksum,
+    keeping,
     processes,
     said,
     ticks,
@@ -29,12 +30,8 @@ EAGER = {layout.ANNOTATION_RESTORE_MODE: "eager"}
 
 @pytest.fixture(scope="module")
 def kept(world: World, deployed: Deployment) -> Iterator[Kept]:
-    pods = world.pods(1)
-    pod = pods.run(HOG)
-    wait_for(lambda: said(pod, "ready"), within_s=90)
-    total = checksum(pods, pod)
-    yield Kept(save(deployed, pod, "eager").image, total)
-    pods.remove(pod)
+    with keeping(world.pods(1), deployed, HOG, "eager") as one:
+        yield one
 
 
 def test_every_page_is_there_at_once(deployed: Deployment, pods2: Pods, kept: Kept) -> None:
