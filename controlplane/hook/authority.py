@@ -111,9 +111,12 @@ class Authority:
             self.ensure(wanted, anew=True)
 
     def _hand_over(self) -> None:
-        (self._folder / "ca.pem").replace(self._folder / "old-ca.pem")
-        for kind in ("key", "pem"):
-            (self._folder / f"next-ca.{kind}").replace(self._folder / f"ca.{kind}")
+        """One rename is the change: killed before it, the next start finds both as they were and does it again."""
+        old = self._certificate("ca")
+        if old is not None:
+            durable.write(self._folder / "old-ca.pem", certificates.pem(old))
+        (self._folder / "next-ca.pem").replace(self._folder / "ca.pem")
+        durable.sync_folder(self._folder)
 
     def renew_in(self) -> timedelta:
         """How long until ``ensure`` has something to do."""
@@ -131,22 +134,23 @@ class Authority:
         return found.not_valid_after_utc if found else None
 
     def _authority(self, name: str) -> tuple[x509.Certificate, Key] | None:
-        certificate, key = self._certificate(name), self._folder / f"{name}.key"
-        if certificate is None or not key.exists():
-            return None
-        if certificate.not_valid_after_utc <= self._now():
+        certificate = self._certificate(name)
+        if certificate is None or certificate.not_valid_after_utc <= self._now():
             return None  # nobody trusts it any more
-        return certificate, certificates.read_key(key)
+        file = self._folder / f"{name}.pem"
+        if b"PRIVATE KEY" not in file.read_bytes():
+            return None  # of a version that had them in two files
+        return certificate, certificates.read_key(file)
 
     def _make_authority(self, name: str, life: timedelta) -> tuple[x509.Certificate, Key]:
         made = certificates.authority(f"{_NAME} CA", min(life * CA_LIVES, CA_MOST), self._now())
-        durable.write(self._folder / f"{name}.key", certificates.pem(made[1]))
-        durable.write(self._folder / f"{name}.pem", certificates.pem(made[0]))
+        # in one file: no crash leaves the key of one authority beside the certificate of another
+        both = certificates.pem(made[1]) + certificates.pem(made[0])
+        durable.write(self._folder / f"{name}.pem", both)
         return made
 
     def _make_leaf(self, ca: tuple[x509.Certificate, Key], wanted: Wanted) -> None:
         made, key = certificates.leaf(ca, _NAME, wanted.names, wanted.life, self._now())
-        # in one file: certificate and key can't be of two renewals
         chain = certificates.pem(key) + certificates.pem(made) + certificates.pem(ca[0])
         durable.write(self._folder / "server.pem", chain)
 

@@ -290,9 +290,9 @@ def is_old(operated: Operated, hook: str) -> bool:
 @contextmanager
 def expired_server(folder: Path, address: str) -> Iterator[int]:
     """Something that speaks TLS at ``address`` with a certificate of the hooks' authority that has expired."""
-    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    key_file, chain = folder / "ca.key", folder / "expired.pem"
-    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    authority, chain = folder / "ca.pem", folder / "expired.pem"
+    ca = x509.load_pem_x509_certificate(authority.read_bytes())
+    key = serialization.load_pem_private_key(authority.read_bytes(), None)
     own = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(
@@ -308,7 +308,7 @@ def expired_server(folder: Path, address: str) -> Iterator[int]:
     made = builder.sign(key, hashes.SHA256())  # type: ignore[arg-type]
     chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain, key_file)
+    context.load_cert_chain(chain, authority)
     with ThreadingHTTPServer((address, 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -120,8 +121,49 @@ def test_an_authority_that_expired_while_nobody_ran_is_replaced_at_once(tmp_path
     assert trusted(authority, tmp_path)
 
 
+@pytest.mark.parametrize("calls", range(4))
+def test_a_change_that_is_killed_anywhere_is_made_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    clock = Clock()
+    authority = Authority(tmp_path, clock)
+    authority.ensure(WANTED)
+    clock.now += 201 * DAY
+    authority.ensure(WANTED)
+    told, seen = authority.bundle_pem, []
+    replace = Path.replace
+
+    def killed(file: Path, target: Path) -> Path:
+        seen.append(target)
+        if len(seen) > calls:
+            raise KeyboardInterrupt
+        return replace(file, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            authority.bundle_is_known(WANTED)
+    assert (tmp_path / "ca.pem").exists()
+    restarted = Authority(tmp_path, clock)
+    restarted.ensure(WANTED)
+    restarted.bundle_is_known(WANTED)
+    assert not restarted.is_changing
+    known = set(x509.load_pem_x509_certificates(told.encode()))
+    assert set(x509.load_pem_x509_certificates(restarted.bundle_pem.encode())) == known
+    assert trusted(restarted, tmp_path)
+
+
+def test_files_of_a_version_that_kept_its_key_apart_are_replaced(tmp_path: Path) -> None:
+    Authority(tmp_path).ensure(WANTED)
+    both = (tmp_path / "ca.pem").read_text()
+    (tmp_path / "ca.pem").write_text(both[both.index("-----BEGIN CERTIFICATE") :])
+    authority = Authority(tmp_path)
+    assert authority.ensure(WANTED)
+    assert trusted(authority, tmp_path)
+
+
 def test_damaged_files_are_said(tmp_path: Path) -> None:
     Authority(tmp_path).ensure(WANTED)
-    (tmp_path / "ca.key").write_text("damaged")
+    (tmp_path / "ca.pem").write_text("damaged")
     with pytest.raises(Broken, match="can't be used"):
         Authority(tmp_path).ensure(WANTED)
