@@ -129,6 +129,14 @@ _CAUSES: Final = tuple(
             False,
         ),
         (
+            r"Can't fork for \d+: File exists",
+            (
+                "A process number of the checkpoint is taken by another container of the pod, with "
+                "which it shares its PID namespace; start all of the pod's containers from checkpoints."
+            ),
+            False,
+        ),
+        (
             r"Script .* exited with|action scripts failed",
             "The container's files could not be copied while it was frozen.",
             False,

@@ -68,7 +68,7 @@ def base_images(parts: NodeParts) -> dict[str, ImageSource]:
     python = tuple(_python(parts))
     hog = _program("hog.py")
     return {
-        "pause": _image((small, [_program("pause.sh")]), "/bin/sh", "/opt/pause.sh"),
+        "pause": _image((small, [_catatonit(parts)]), "/usr/bin/catatonit", "-P"),
         "counter": _image((small, [_program("counter.sh")]), "/bin/sh", "/opt/counter.sh"),
         "redis": _image(
             (small, tuple(_redis(parts))), "redis-server", "--protected-mode", "no", "--save", ""
@@ -126,6 +126,11 @@ def _busybox(parts: NodeParts) -> Iterable[FileEntry]:
     yield FileEntry("etc/passwd", content=users, mode=0o644)
     yield FileEntry("etc/group", content=b"root:x:0:\nnogroup:x:65534:\n", mode=0o644)
     yield FileEntry("etc/os-release", content=b"ID=devnode\nNAME=devnode\n", mode=0o644)
+
+
+def _catatonit(parts: NodeParts) -> FileEntry:
+    """Holds a sandbox's namespaces and reaps what ends in them; one process, as in every cluster."""
+    return FileEntry("usr/bin/catatonit", source=parts.root / "usr/bin/catatonit")
 
 
 def _redis(parts: NodeParts) -> Iterable[FileEntry]:

@@ -37,6 +37,7 @@ PACKAGES: Final = (
     "conntrack",
     "kmod",
     "busybox-static",
+    "catatonit",
     "jq",
     "procps",
     "ca-certificates",

@@ -25,6 +25,7 @@ END = "(00.001782) Error (criu/cr-dump.c:1975): Dumping FAILED.\n"
         ("Can't dump file 7 of that type [0] (unknown /dev/x)", "does not support"),
         ("External socket is used. Consider using --ext-unix-sk option.", "unix socket"),
         ("write: No space left on device", "disk is full"),
+        ("Can't fork for 8: File exists", "another container of the pod"),
         ("Can't get rlimit: Operation not permitted", "CAP_SYS_RESOURCE"),
     ],
 )
