@@ -1,4 +1,4 @@
-"""What CRIU's images say of memory, files, sockets and mounts, as frozen shapes (``criu_wire`` makes them).
+"""What CRIU's images say of memory, files, sockets and mounts, as frozen shapes (``criu_entries_wire`` makes them).
 
 Names and paths are text; bytes that are no UTF-8 appear as ``\\xNN``.
 

@@ -1,31 +1,21 @@
-"""CRIU's messages as frozen shapes; the only place of the formats that knows protobuf.
+"""CRIU's messages as frozen shapes: its tasks, their pages and its own figures.
 
 Every ``*_of`` takes one message (``criu_images.entries`` gives them) and raises ``ValueError`` when
 it is none of that type. Fields that CRIU does not always write are ``None`` when they are absent.
 
-Source: CRIU, images/{inventory,pstree,core,creds,pagemap,seccomp,stats,cgroup}.proto; ``criu_entries`` names the rest.
+Source: CRIU, images/{inventory,pstree,core,creds,pagemap,seccomp,stats,cgroup}.proto.
+``criu_entries_wire`` has the rest.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from agent.formats.criu_entries import (
-    AddressSpace,
-    Descriptor,
-    Filesystem,
-    KernelIds,
-    Mapping,
-    MemfdInode,
-    Mount,
-    OpenFile,
-    Socket,
-)
 from snap_protos.criu import images_pb2
 
 IN_PARENT: Final = 1
@@ -35,11 +25,6 @@ _TCP: Final = 6
 _UNCONNECTED: Final = (0, 7, 10)  # none, TCP_CLOSE, TCP_LISTEN
 _U32: Final = (1 << 32) - 1
 _TSYNC: Final = 1  # Source: linux/seccomp.h, SECCOMP_FILTER_FLAG_TSYNC
-# Source: linux/socket.h, linux/net.h
-_AF_UNIX: Final = 1
-_AF_NETLINK: Final = 16
-_AF_PACKET: Final = 17
-_SOCK_RAW: Final = 3
 
 _M = TypeVar("_M", bound=Message)
 
@@ -158,31 +143,40 @@ class PageRun:
     flags: int
 
 
-def _parse(kind: type[_M], message: bytes) -> _M:
-    """Decode, with one kind of error whatever is wrong."""
+def parse(kind: type[_M], message: bytes) -> _M:
+    """Decode, with one kind of error whatever is wrong.
+
+    Raises:
+        ValueError: the message is damaged.
+    """
     try:
         return kind.FromString(message)
     except DecodeError as cause:
         raise ValueError(f"damaged CRIU image: {cause}") from cause
 
 
+def text(raw: bytes | str) -> str:
+    """Text for people: protobuf gives bytes where a ``string`` is no UTF-8."""
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace")
+
+
 def inventory_of(message: bytes) -> Inventory:
     """The entry of ``inventory.img``."""
-    entry = _parse(images_pb2.inventory_entry, message)
+    entry = parse(images_pb2.inventory_entry, message)
     lsm = entry.lsmtype if entry.HasField("lsmtype") else None
     return Inventory(entry.img_version, lsm, entry.tcp_close)
 
 
 def without_tcp_close(message: bytes) -> bytes:
     """The entry of ``inventory.img``, no longer saying that the dump closed TCP connections."""
-    entry = _parse(images_pb2.inventory_entry, message)
+    entry = parse(images_pb2.inventory_entry, message)
     entry.ClearField("tcp_close")
     return entry.SerializeToString()  # what our subset does not know goes through unchanged
 
 
 def without_signal(message: bytes, number: int) -> bytes:
     """The entry of ``core-<pid>.img``, signal ``number`` no longer pending; the same bytes where it was not."""
-    entry = _parse(images_pb2.core_entry, message)
+    entry = parse(images_pb2.core_entry, message)
     changed = False
     for queue in (entry.tc.signals_s, entry.thread_core.signals_p):
         for pending in list(queue.signals):
@@ -194,14 +188,14 @@ def without_signal(message: bytes, number: int) -> bytes:
 
 def without_master(message: bytes) -> bytes:
     """An entry of ``mountpoints-<id>.img``, no longer following a mount of the node."""
-    entry = _parse(images_pb2.mnt_entry, message)
+    entry = parse(images_pb2.mnt_entry, message)
     entry.ClearField("master_id")
     return entry.SerializeToString()
 
 
 def cgroup_hierarchies_of(message: bytes) -> tuple[CgroupHierarchy, ...]:
     """The hierarchies in the entry of ``cgroup.img``, in its order."""
-    entry = _parse(images_pb2.cgroup_entry, message)
+    entry = parse(images_pb2.cgroup_entry, message)
     members = [member for group in entry.sets for member in group.ctls]
     return tuple(
         CgroupHierarchy(
@@ -220,7 +214,7 @@ def cgroup_hierarchies_of(message: bytes) -> tuple[CgroupHierarchy, ...]:
 
 def with_cgroup_folders(message: bytes, folders: Sequence[dict[str, list[str]]]) -> bytes:
     """The entry of ``cgroup.img``, its hierarchies' ``folders`` (with those below each) added."""
-    entry = _parse(images_pb2.cgroup_entry, message)
+    entry = parse(images_pb2.cgroup_entry, message)
     for controller, added in zip(entry.controllers, folders, strict=True):
         for name, below in added.items():
             folder = controller.dirs.add(dir_name=name)
@@ -230,13 +224,13 @@ def with_cgroup_folders(message: bytes, folders: Sequence[dict[str, list[str]]])
 
 def is_tcp_connection(message: bytes) -> bool:
     """Whether an entry of ``files.img`` is a TCP socket that was connected, or about to be."""
-    entry = _parse(images_pb2.file_entry, message)
+    entry = parse(images_pb2.file_entry, message)
     return entry.isk.proto == _TCP and entry.isk.state not in _UNCONNECTED
 
 
 def with_timer_armed(message: bytes) -> bytes:
     """An entry of ``files.img``; a periodic timerfd that fired and was not read fires again after its period."""
-    entry = _parse(images_pb2.file_entry, message)
+    entry = parse(images_pb2.file_entry, message)
     timer = entry.tfd
     if not timer.ticks or timer.vsec or timer.vnsec or not (timer.isec or timer.insec):
         return message
@@ -246,13 +240,13 @@ def with_timer_armed(message: bytes) -> bytes:
 
 def process_node_of(message: bytes) -> ProcessNode:
     """One entry of ``pstree.img``."""
-    entry = _parse(images_pb2.pstree_entry, message)
+    entry = parse(images_pb2.pstree_entry, message)
     return ProcessNode(entry.pid, entry.ppid, entry.pgid, entry.sid, tuple(entry.threads))
 
 
 def core_of(message: bytes) -> Core:
     """The entry of ``core-<pid>.img``."""
-    entry = _parse(images_pb2.core_entry, message)
+    entry = parse(images_pb2.core_entry, message)
     task, thread = entry.tc, entry.thread_core
     seccomp: int | None = None
     if thread.HasField("seccomp_mode"):
@@ -260,7 +254,7 @@ def core_of(message: bytes) -> Core:
     elif task.HasField("old_seccomp_mode"):
         seccomp = task.old_seccomp_mode
     return Core(
-        command=_text(task.comm),
+        command=text(task.comm),
         task_state=task.task_state if entry.HasField("tc") else None,
         seccomp_mode=seccomp,
         loginuid=task.loginuid if task.HasField("loginuid") else None,
@@ -272,7 +266,7 @@ def core_of(message: bytes) -> Core:
 
 def synchronized_filters(message: bytes) -> frozenset[int]:
     """Places of the filters in ``seccomp.img`` that are set for all threads of the process that sets them."""
-    found = _parse(images_pb2.seccomp_entry, message).seccomp_filters
+    found = parse(images_pb2.seccomp_entry, message).seccomp_filters
     return frozenset(place for place, one in enumerate(found) if one.flags & _TSYNC)
 
 
@@ -304,7 +298,7 @@ def _credentials(entry: images_pb2.creds_entry) -> Credentials:
 
 def dump_stats_of(message: bytes) -> DumpStats:
     """The entry of ``stats-dump``."""
-    entry = _parse(images_pb2.stats_entry, message).dump
+    entry = parse(images_pb2.stats_entry, message).dump
     return DumpStats(
         freezing_time_us=entry.freezing_time,
         frozen_time_us=entry.frozen_time,
@@ -317,18 +311,18 @@ def dump_stats_of(message: bytes) -> DumpStats:
 
 def restore_stats_of(message: bytes) -> RestoreStats:
     """The entry of ``stats-restore``."""
-    entry = _parse(images_pb2.stats_entry, message).restore
+    entry = parse(images_pb2.stats_entry, message).restore
     return RestoreStats(entry.forking_time, entry.restore_time, entry.pages_restored)
 
 
 def pages_id_of(message: bytes) -> int:
     """The first entry of a pagemap: the N of its ``pages-N.img``."""
-    return _parse(images_pb2.pagemap_head, message).pages_id
+    return parse(images_pb2.pagemap_head, message).pages_id
 
 
 def page_run_of(message: bytes) -> PageRun:
     """A later entry of a pagemap, by its new or (older images) its compatible fields."""
-    entry = _parse(images_pb2.pagemap_entry, message)
+    entry = parse(images_pb2.pagemap_entry, message)
     flags = entry.flags if entry.HasField("flags") else PRESENT
     if entry.in_parent:
         flags = flags & ~PRESENT | IN_PARENT
@@ -351,141 +345,3 @@ def page_run(run: PageRun) -> bytes:
     if run.flags & IN_PARENT:
         entry.in_parent = True
     return entry.SerializeToString()
-
-
-# -- memory, files, sockets, mounts: shapes of criu_entries
-
-
-def address_space_of(message: bytes) -> AddressSpace:
-    """The entry of ``mm-<pid>.img``."""
-    entry = _parse(images_pb2.mm_entry, message)
-    return AddressSpace(
-        start_stack=entry.mm_start_stack,
-        start_brk=entry.mm_start_brk,
-        brk=entry.mm_brk,
-        arg_start=entry.mm_arg_start,
-        arg_end=entry.mm_arg_end,
-        env_start=entry.mm_env_start,
-        env_end=entry.mm_env_end,
-        exe_file_id=entry.exe_file_id,
-        mappings=tuple(
-            Mapping(v.start, v.end, v.pgoff, v.shmid, v.prot, v.flags, v.status) for v in entry.vmas
-        ),
-    )
-
-
-def kernel_ids_of(message: bytes) -> KernelIds:
-    """The entry of ``ids-<pid>.img``."""
-    entry = _parse(images_pb2.task_kobj_ids_entry, message)
-    return KernelIds(entry.files_id, entry.net_ns_id, entry.mnt_ns_id)
-
-
-def filesystem_of(message: bytes) -> Filesystem:
-    """The entry of ``fs-<pid>.img``."""
-    entry = _parse(images_pb2.fs_entry, message)
-    return Filesystem(entry.cwd_id, entry.root_id)
-
-
-def descriptor_of(message: bytes) -> Descriptor:
-    """One entry of ``fdinfo-<id>.img``."""
-    entry = _parse(images_pb2.fdinfo_entry, message)
-    return Descriptor(entry.fd, entry.id, entry.type, entry.flags)
-
-
-def open_file_of(message: bytes) -> OpenFile:
-    """One entry of ``files.img``."""
-    entry = _parse(images_pb2.file_entry, message)
-    if entry.HasField("reg"):
-        reg = entry.reg
-        return OpenFile(
-            file_id=entry.id,
-            kind=entry.type,
-            path=_text(reg.name),
-            position=reg.pos,
-            flags=reg.flags,
-            mode=reg.mode if reg.HasField("mode") else None,
-            size_bytes=reg.size if reg.HasField("size") else None,
-        )
-    return OpenFile(
-        file_id=entry.id,
-        kind=entry.type,
-        pipe_id=entry.pipe.pipe_id or entry.fifo.pipe_id,
-        path_id=entry.fifo.regf_id or entry.tty.regf_id,
-        memfd_inode=entry.memfd.inode_id if entry.HasField("memfd") else None,
-        socket=_socket(entry),
-    )
-
-
-def memfd_inode_of(message: bytes) -> MemfdInode:
-    """One entry of ``memfd.img``."""
-    entry = _parse(images_pb2.memfd_inode_entry, message)
-    return MemfdInode(entry.inode_id, _text(entry.name), entry.size, entry.shmid)
-
-
-def mount_of(message: bytes) -> Mount:
-    """One entry of ``mountpoints-<id>.img``."""
-    entry = _parse(images_pb2.mnt_entry, message)
-    return Mount(
-        mount_id=entry.mnt_id,
-        parent_id=entry.parent_mnt_id,
-        kind=entry.fstype,
-        filesystem=_text(entry.fsname),
-        root=_text(entry.root),
-        mountpoint=_text(entry.mountpoint),
-        source=_text(entry.source),
-        options=_text(entry.options),
-        external=_text(entry.ext_key),
-        flags=entry.flags,
-        is_slave=bool(entry.master_id) and not entry.shared_id,
-    )
-
-
-def _socket(entry: images_pb2.file_entry) -> Socket | None:
-    if entry.HasField("isk"):
-        return _inet_socket(entry.isk)
-    if entry.HasField("usk"):
-        return _unix_socket(entry.usk)
-    if entry.HasField("nlsk"):
-        return _netlink_socket(entry.nlsk)
-    if entry.HasField("psk"):
-        sk = entry.psk
-        buffers = (sk.opts.so_sndbuf, sk.opts.so_rcvbuf)
-        link = b"" if not sk.ifindex else str(sk.ifindex).encode()
-        return Socket(
-            _AF_PACKET, sk.type, sk.protocol, 0, link, b"", 0, 0, 0, 0, sk.ns_id, *buffers
-        )
-    return None
-
-
-def _inet_socket(sk: images_pb2.inet_sk_entry) -> Socket:
-    buffers = (sk.opts.so_sndbuf, sk.opts.so_rcvbuf)
-    addresses = (_address(sk.src_addr), _address(sk.dst_addr))
-    ports = (sk.src_port, sk.dst_port)
-    about = (sk.family, sk.type, sk.proto, sk.state)
-    return Socket(*about, *addresses, *ports, sk.ino, 0, sk.ns_id, *buffers)
-
-
-def _unix_socket(sk: images_pb2.unix_sk_entry) -> Socket:
-    buffers = (sk.opts.so_sndbuf, sk.opts.so_rcvbuf)
-    name = sk.name
-    if sk.name_dir and not name.startswith((b"\0", b"/")):
-        name = sk.name_dir.rstrip(b"/") + b"/" + name
-    about = (_AF_UNIX, sk.type, 0, sk.state)
-    return Socket(*about, name, b"", 0, 0, sk.ino, sk.peer, sk.ns_id, *buffers)
-
-
-def _netlink_socket(sk: images_pb2.netlink_sk_entry) -> Socket:
-    buffers = (sk.opts.so_sndbuf, sk.opts.so_rcvbuf)
-    about = (_AF_NETLINK, _SOCK_RAW, sk.protocol, sk.state)
-    ports = (sk.portid, sk.dst_portid)
-    return Socket(*about, b"", b"", *ports, sk.ino, 0, sk.ns_id, *buffers)
-
-
-def _address(words: Iterable[int]) -> bytes:
-    """Bytes in network order: CRIU keeps the words as they lie in the kernel's memory."""
-    return b"".join(word.to_bytes(4, "little") for word in words)
-
-
-def _text(raw: bytes | str) -> str:
-    """Text for people: protobuf gives bytes where a ``string`` is no UTF-8."""
-    return raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace")

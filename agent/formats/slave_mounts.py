@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from agent.formats import criu_images, criu_wire
+from agent.formats import criu_entries_wire, criu_images, criu_wire
 
 FILES: Final = frozenset(
     [
@@ -38,7 +38,7 @@ def _in_namespace(image: Path) -> int:
     content = image.read_bytes()
     entries, changed = [], 0
     for message in criu_images.entries(content):
-        mount = criu_wire.mount_of(message)
+        mount = criu_entries_wire.mount_of(message)
         if mount.is_slave and mount.mountpoint.removeprefix(".") in FILES:
             entries.append(criu_wire.without_master(message))
             changed += 1

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeVar
 
-from agent.formats import criu_images, criu_wire, layout
+from agent.formats import criu_entries_wire, criu_images, criu_wire, layout
 from agent.formats.criu_entries import (
     AddressSpace,
     Descriptor,
@@ -80,8 +80,8 @@ class Dump:
         core = self._first(f"core-{node.pid}.img", criu_wire.core_of)
         if core is None:
             raise damaged(f"core-{node.pid}.img", "it is missing")
-        space = self._first(f"mm-{node.pid}.img", criu_wire.address_space_of)
-        ids = self._first(f"ids-{node.pid}.img", criu_wire.kernel_ids_of)
+        space = self._first(f"mm-{node.pid}.img", criu_entries_wire.address_space_of)
+        ids = self._first(f"ids-{node.pid}.img", criu_entries_wire.kernel_ids_of)
         return Task(node, core, space, ids)
 
     def core(self, thread: int) -> Core | None:
@@ -91,32 +91,32 @@ class Dump:
     @cached_property
     def files(self) -> Mapping[int, OpenFile]:
         """Everything that descriptors, mappings and folders refer to, by id."""
-        found = self._entries("files.img", criu_wire.open_file_of)
+        found = self._entries("files.img", criu_entries_wire.open_file_of)
         return {file.file_id: file for file in found}
 
     @cached_property
     def memfds(self) -> Mapping[int, MemfdInode]:
         """Memory files by inode."""
-        found = self._entries("memfd.img", criu_wire.memfd_inode_of)
+        found = self._entries("memfd.img", criu_entries_wire.memfd_inode_of)
         return {inode.inode: inode for inode in found}
 
     def descriptors(self, task: Task) -> tuple[Descriptor, ...]:
         """A process's open descriptors, in their order."""
         if task.ids is None:
             return ()
-        found = self._entries(f"fdinfo-{task.ids.files_id}.img", criu_wire.descriptor_of)
+        found = self._entries(f"fdinfo-{task.ids.files_id}.img", criu_entries_wire.descriptor_of)
         return tuple(sorted(found, key=lambda one: one.fd))
 
     def filesystem(self, task: Task) -> Filesystem | None:
         """A process's current folder and root."""
-        return self._first(f"fs-{task.pid}.img", criu_wire.filesystem_of)
+        return self._first(f"fs-{task.pid}.img", criu_entries_wire.filesystem_of)
 
     def mounts(self) -> Iterator[tuple[int, Mount]]:
         """(mount namespace, mount), all of them."""
         for file in sorted(self.images.glob("mountpoints-*.img")):
             number = file.stem.partition("-")[2]
             if number.isascii() and number.isdigit():
-                for mount in self._entries(file.name, criu_wire.mount_of):
+                for mount in self._entries(file.name, criu_entries_wire.mount_of):
                     yield int(number), mount
 
     def memory(self, task: Task) -> Memory | None:

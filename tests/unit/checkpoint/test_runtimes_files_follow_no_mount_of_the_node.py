@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.formats import criu_images, criu_wire, slave_mounts
+from agent.formats import criu_entries_wire, criu_images, slave_mounts
 from snap_protos.criu import images_pb2
 
 UNKNOWN = b"\xf8\x01\x2a"  # field 31, which our subset of the format does not know
@@ -42,7 +42,7 @@ def test_a_runtimes_file_is_private_afterwards(tmp_path: Path, point: str) -> No
     image = dumped(tmp_path, mount(point, master=4), volume)
     assert slave_mounts.make_private(tmp_path) == 1
     changed, other = criu_images.entries(image.read_bytes())
-    assert not criu_wire.mount_of(changed).is_slave
+    assert not criu_entries_wire.mount_of(changed).is_slave
     assert UNKNOWN in changed
     assert other == volume
     assert slave_mounts.make_private(tmp_path) == 0
