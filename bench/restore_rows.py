@@ -248,7 +248,10 @@ COLD: Final = Row(
         "agent is asked; the layers are brought, checked and unpacked (`prepare_ms`; the same work by curl, "
         "openssl and zstd stands beside it); and CRIU, which may see no page that was not checked, restores "
         "(`criu_restore_ms`; see restore-warm: the agent puts the pages in place when all are here). What is left is "
-        "the runtime and its programs, read from the disk. Every layer has its own thread and connection."
+        "the runtime and its programs, read from the disk. Every layer has its own thread and connection, and both "
+        "cores are busy while layers come (7 % idle by /proc/stat): of 2.2 s the registry takes 1.1 s of a core, the "
+        "agent 2.5 s, half of that in the kernel (sockets, page cache). Pages put in place meanwhile would wait for "
+        "the same cores."
     ),
 )
 WARM: Final = Row(
