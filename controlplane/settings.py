@@ -15,6 +15,10 @@ from typing import Any, Final
 HOUR_S: Final = 3600.0
 _LIFE_LIMIT_S: Final = 10 * 366 * 24 * HOUR_S  # of tokens: beyond it times can't be written down
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME: Final = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
+_ORIGIN: Final = re.compile(r"https?://([^\s/?#@\[\]:]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _SERVICE: Final = re.compile(r"[a-z0-9-]+/[a-z0-9-]+(:[0-9]{1,5})?")
 LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
 
@@ -287,8 +291,7 @@ def _check(settings: Settings) -> None:
     ):
         if not 1 <= lifetime_s <= _LIFE_LIMIT_S:
             raise SettingError(f"{variable}: {lifetime_s:g} is not 1 to {_LIFE_LIMIT_S:g} seconds")
-    for proxy in settings.trusted_proxies:
-        _check_network(proxy)
+    _check_names(settings)
     if settings.cluster_name and not _NAME.fullmatch(settings.cluster_name):
         raise SettingError(
             f"SNAP_CLUSTER_NAME: {settings.cluster_name!r} is not 1-63 of a-z A-Z 0-9 . _ -, "
@@ -307,6 +310,18 @@ def _check(settings: Settings) -> None:
         raise SettingError(f"SNAP_LOG_FORMAT: {settings.log_format!r} is neither text nor json")
 
 
+def _check_names(settings: Settings) -> None:
+    for proxy in settings.trusted_proxies:
+        _check_network(proxy)
+    for name in settings.tls_sans:
+        _check_host(name)
+    for origin in settings.cors_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingError(
+                f"SNAP_CORS_ORIGINS: {origin!r} is no origin: https://host[:port] is expected"
+            )
+
+
 def _check_network(proxy: str) -> None:
     try:
         ipaddress.ip_network(proxy, strict=False)
@@ -314,3 +329,13 @@ def _check_network(proxy: str) -> None:
         raise SettingError(
             f"SNAP_TRUSTED_PROXIES: {proxy!r} is neither an address nor a network"
         ) from cause
+
+
+def _check_host(name: str) -> None:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError as cause:
+        if not _HOST_NAME.fullmatch(name.removeprefix("*.")):
+            raise SettingError(
+                f"SNAP_TLS_SANS: {name!r} is neither a host name nor an address"
+            ) from cause

@@ -17,7 +17,9 @@ OBJECT_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,252}$(?!\n)"
 CONTAINER_PATTERN: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,252})$(?!\n)"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,510}$(?!\n)"
 LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
-REPOSITORY_PATTERN: Final = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$(?!\n)"
+# Source: github.com/distribution/reference, regexp.go (path components)
+_COMPONENT: Final = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+REPOSITORY_PATTERN: Final = rf"^{_COMPONENT}(/{_COMPONENT})*$(?!\n)"
 IMAGE_PATTERN: Final = (
     r"^([^\s\x00-\x1f\x7f/]+/)*[^\s\x00-\x1f\x7f/:]+"
     r":[^\s\x00-\x1f\x7f/:-]+-[^\s\x00-\x1f\x7f/:]+$(?!\n)"
@@ -44,7 +46,7 @@ _HOST: Final = (
     rf"|\[({_IPV6})\])"
     r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 )
-REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*/?$(?!\n)"
+REGISTRY_PATTERN: Final = rf"^(https?://)?{_HOST}(/{_COMPONENT})*/?$(?!\n)"
 SERVER_PATTERN: Final = rf"^(https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*$(?!\n)"
 SERVER_OR_NOTHING: Final = rf"^((https?://)?{_HOST}(/[A-Za-z0-9._~-]*)*)?$(?!\n)"
 WEBHOOK_PATTERN: Final = rf'^(https://{_HOST}(/[!-"$-~]*)?)?$(?!\n)'

@@ -26,7 +26,8 @@ def test_values_are_understood(tmp_path: Path) -> None:
         {
             "SNAP_HTTP_ADDR": "[::1]:80",
             "SNAP_GRPC_ADDR": ":9000",
-            "SNAP_TLS_SANS": "a.test, 10.0.0.1",
+            "SNAP_TLS_SANS": "a.test, 10.0.0.1, fd00::1, *.b.test",
+            "SNAP_CORS_ORIGINS": "https://a.test:8443/, http://[::1]:3000, http://localhost",
             "SNAP_ADMIN_PASSWORD_FILE": str(tmp_path / "password"),
             "SNAP_METRICS_OPEN": "no",
             "SNAP_DATA_DIR": "/var/lib/snap-api",
@@ -34,7 +35,8 @@ def test_values_are_understood(tmp_path: Path) -> None:
     )
     assert (found.http_addr, str(found.http_addr)) == (Address("::1", 80), "[::1]:80")
     assert found.grpc_addr == Address("0.0.0.0", 9000)  # noqa: S104 - parsed, not listened on
-    assert found.tls_sans == ("a.test", "10.0.0.1")
+    assert found.tls_sans == ("a.test", "10.0.0.1", "fd00::1", "*.b.test")
+    assert found.cors_origins[1:] == ("http://[::1]:3000", "http://localhost")
     assert (found.admin_password, found.metrics_open) == ("from-a-file", False)
     assert "from-a-file" not in repr(found)
 
@@ -53,6 +55,11 @@ def test_values_are_understood(tmp_path: Path) -> None:
         {"SNAP_ADMIN_PASSWORD_FILE": "/no/such/file"},
         {"SNAP_ADMIN_PASSWORD_FILE": sys.executable},
         {"SNAP_TRUSTED_PROXIES": "10.0.0.0/8, proxy"},
+        {"SNAP_TLS_SANS": "snap.test, https://snap.test"},
+        {"SNAP_TLS_SANS": "snap.test:8001"},
+        {"SNAP_CORS_ORIGINS": "snap.test"},
+        {"SNAP_CORS_ORIGINS": "https://snap.test, *"},
+        {"SNAP_CORS_ORIGINS": "https://snap.test/a/page"},
         {"SNAP_USER_TOKEN_TTL": "nan"},
         {"SNAP_USER_TOKEN_TTL": "0"},
         {"SNAP_AGENT_TOKEN_TTL": "inf"},
