@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -16,7 +14,7 @@ from dataclasses import asdict
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import agent
-from agent import app, equipment, errors, logs, settings
+from agent import app, equipment, errors, heap, logs, settings
 from agent.node import here, table
 
 log = logging.getLogger("agent")
@@ -47,17 +45,8 @@ def _check_root(given: settings.Settings) -> None:
         )
 
 
-def _share_arenas() -> None:
-    """Have all threads share two malloc arenas: each of its own keeps the largest it ever held.
-
-    Source: mallopt(3), M_ARENA_MAX = -8; a C library without it (musl) is left as it is.
-    """
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(-8, 2)
-
-
 def _run(given: settings.Settings) -> int:
-    _share_arenas()
+    heap.share_arenas()
     for warning in given.warnings():
         log.warning("%s", warning)
     try:

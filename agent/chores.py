@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agent import heap
 from agent.checkpoint import retention
 from agent.checkpoint.retention import Disk
 from agent.checkpoint.service import CheckpointService
@@ -18,6 +19,7 @@ from agent.jobs.runner import Runner
 
 log = logging.getLogger(__name__)
 RETAIN_EVERY_S: Final = 300.0
+GIVE_BACK_EVERY_S: Final = 30.0
 
 
 async def retain(
@@ -44,3 +46,10 @@ async def sweep(runner: Runner, checkpoints: CheckpointService) -> None:
     await runner.settled.wait()
     await checkpoints.sweep()
     await asyncio.Event().wait()  # a service runs for as long as the agent
+
+
+async def give_memory_back() -> None:
+    """Give the kernel the memory that jobs and restores have freed, every half a minute."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(heap.give_back)

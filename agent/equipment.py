@@ -177,6 +177,7 @@ def _services(place: _Place, parts: _Parts, runner: Runner) -> dict[str, Service
         "sweep": partial(chores.sweep, runner, parts.checkpoints),
         "scratch": partial(parts.scratch.watch, busy),
         "retention": partial(chores.retain, parts.shelf, host.path(data_dir), busy, parts.bases),
+        "memory": chores.give_memory_back,
     }
     if place.settings.prepare == "auto":
         services["prepare"] = partial(at_start.run, parts.preparer, place.known, runner)

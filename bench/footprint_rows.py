@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -16,6 +17,8 @@ from deploy.devnode.pods import Pod, PodSpec
 CONTAINERS: Final = 20
 REST_S: Final = 20.0
 MEMORY: Final = "memory in MiB"
+WORKED: Final = "after a checkpoint-and-push: MiB"
+SETTLED_S: Final = 35.0  # an agent gives back what it has freed each half a minute
 _REST_MIB: Final = 80.0
 
 
@@ -36,24 +39,36 @@ def _memory(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
 
 
 @contextlib.contextmanager
-def _at_rest(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:  # noqa: ARG001 - a row's signature
+def _at_rest(lab: Lab, case: Case) -> Iterator[Mapping[str, Contestant]]:
     lab.rest  # noqa: B018 - has the programs started
     pods = lab.pods(lab.node)
     running: list[Pod] = []
     try:
         running.extend(pods.run(PodSpec(lab.name("counter"), "counter")) for _ in range(CONTAINERS))
-        agent = lab.fresh_agent()
 
         def run() -> Sample:
-            return Sample(counters.cpu_percent(agent.pid, REST_S))
+            return Sample(counters.cpu_percent(lab.fresh_agent().pid, REST_S))
 
         def memory() -> Sample:
-            return Sample(counters.status_bytes(agent.pid, "VmRSS") / (1 << 20))
+            return Sample(_resident_mib(lab))
 
-        yield {OURS: run, MEMORY: memory}
+        def worked() -> Sample:
+            with lab.hog(case) as pod:
+                pushed = ours.checkpoint_and_push(lab, pod, lab.name("ours"))
+            lab.delete_checkpoint(pushed.checkpoint.id)
+            time.sleep(SETTLED_S)
+            found = _resident_mib(lab)
+            lab.fresh_agent()
+            return Sample(found)
+
+        yield {OURS: run, MEMORY: memory, WORKED: worked}
     finally:
         for pod in running:
             place.remove(pods, pod)
+
+
+def _resident_mib(lab: Lab) -> float:
+    return counters.status_bytes(lab.agent.pid, "VmRSS") / (1 << 20)
 
 
 def _is_modest(medians: Medians, _: Case) -> bool:

@@ -181,9 +181,8 @@ def _line(one: Line, row: Row) -> str:
         if name not in figures:
             return "failed" if name in one.get("failed", {}) else "-"
         found = figures[name]
-        return (
-            f"{found['median']:g}{row.unit and ' '}{row.unit} ({found['min']:g}-{found['max']:g})"
-        )
+        unit = "" if name.endswith("MiB") else row.unit  # a name that says its own
+        return f"{found['median']:g}{unit and ' '}{unit} ({found['min']:g}-{found['max']:g})"
 
     others = [f"{name} {cell(name)}" for name in figures if name not in (STOCK, OURS)]
     notes = figures.get(OURS, {}).get("notes", {})  # medians: where ours spends its time
