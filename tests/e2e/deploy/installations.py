@@ -97,6 +97,25 @@ class Installation:
         assert 5 < ticks(cluster, "there")[0] <= last
         cluster.delete("pod", "there", "default", "--now")
 
+    def check_memory_is_brought(self) -> None:
+        """A large process goes on on node 2: its agent, in its pod, brings it the memory, every page of it."""
+        cluster, rest = self.cluster, self.rest()
+        cluster.apply(hog("large", cluster, "node1"))
+        cluster.wait_pod("large")
+        wanted = checksum(cluster, "large")
+        asked = {"pod_name": "large", "namespace": "default", "registry": REGISTRY}
+        pushed = rest.post("/checkpoint/kubelet/checkpoint-and-push", asked)
+        there = {"node_name": "node2", "pod_name": "large-there"}
+        path = f"/checkpoint/{pushed['checkpoint_id']}/restore"
+        rest.post(path, there, timeout_s=SETTLE_S)
+        assert checksum(cluster, "large-there") == wanted
+        [status] = cluster.get("pod", "large-there")["status"]["containerStatuses"]
+        container = status["containerID"].rpartition("/")[2]
+        log = cluster.node(2).host_path(f"/var/lib/snap/restores/{container}/restore.log")
+        assert "uffd" in log.read_text()  # CRIU left it to another
+        for name in ("large", "large-there"):
+            cluster.delete("pod", name, "default", "--now")
+
 
 @contextmanager
 def bare(cluster: Cluster, namespace: str) -> Iterator[None]:
@@ -165,6 +184,30 @@ def ticks(cluster: Cluster, name: str) -> list[int]:
 def counter(name: str, cluster: Cluster) -> dict[str, Any]:
     """A pod of node 1 that counts."""
     return pod(name, "node1", {"image": f"{cluster.world.base.host}/counter:latest"})
+
+
+def hog(name: str, cluster: Cluster, node: str) -> dict[str, Any]:
+    """A pod with enough memory for a dump, a push and a restore that take their time."""
+    env = [{"name": "HOG_MIB", "value": "256"}, {"name": "HOG_HZ", "value": "10"}]
+    return pod(name, node, {"image": f"{cluster.world.base.host}/hog:latest", "env": env})
+
+
+def checksum(cluster: Cluster, name: str) -> str:
+    """What a hog says of its memory when it is asked."""
+    said: list[str] = []
+
+    def has_said() -> bool:
+        lines = cluster.kubectl("logs", name).splitlines()
+        said[:] = [line.split()[1] for line in lines if line.startswith("sum ")]
+        return bool(said)
+
+    def is_filled() -> bool:
+        return any(word in cluster.kubectl("logs", name) for word in ("ready", "tick"))
+
+    cluster.wait(is_filled, f"the memory of {name}", SETTLE_S)
+    cluster.kubectl("exec", name, "--", "sh", "-c", "kill -USR1 1")
+    cluster.wait(has_said, f"the checksum of {name}", SETTLE_S)
+    return said[-1]
 
 
 def pod(name: str, node: str, container: Mapping[str, object]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_jobs_go_on(made: Installation, replace: Callable[[], None]) -> None:
     cluster, rest = made.cluster, made.rest()
     nodes = {"hog1": cluster.node(1), "hog2": cluster.node(2)}
     for name, node in nodes.items():
-        cluster.apply(_hog(cluster, name, node.name))
+        cluster.apply(installations.hog(name, cluster, node.name))
     for name in nodes:
         cluster.wait_pod(name)
         cluster.wait(partial(_is_filled, cluster, name), f"the memory of {name}")
@@ -51,13 +51,6 @@ def check_jobs_go_on(made: Installation, replace: Callable[[], None]) -> None:
         last = installations.ticks(cluster, name)[-1]
         cluster.wait(partial(_ticks_beyond, cluster, name, last), f"{name} to go on")
         cluster.delete("pod", name, "default", "--now")
-
-
-def _hog(cluster: Cluster, name: str, node: str) -> dict[str, Any]:
-    """A pod with enough memory for a dump and a push that take their time."""
-    env = [{"name": "HOG_MIB", "value": "256"}, {"name": "HOG_HZ", "value": "10"}]
-    image = f"{cluster.world.base.host}/hog:latest"
-    return installations.pod(name, node, {"image": image, "env": env})
 
 
 def _is_filled(cluster: Cluster, name: str) -> bool:

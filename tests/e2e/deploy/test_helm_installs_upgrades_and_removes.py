@@ -112,6 +112,11 @@ def test_a_pod_goes_on_on_the_other_node(pushing: Release) -> None:
     pushing.check_a_pod_moves()
 
 
+def test_an_agent_in_its_pod_brings_memory(pushing: Release) -> None:
+    pushing.wait_joined()
+    pushing.check_memory_is_brought()
+
+
 @pytest.mark.parametrize("app", MOVED, ids=lambda app: app.name)
 def test_an_application_goes_on_on_the_other_node(
     pushing: Release, image: str, app: Application
