@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pytest
@@ -11,6 +11,7 @@ REAL: Final = ("integration", "e2e")  # folders below tests/
 PAUSE_S: Final = 5.0  # before the second try: what the first one left may still be going
 AT_MOST: Final = 12  # second tries in a run: where more fails, something is broken, and all would take twice as long
 _TITLE: Final = "passed only at the second try"
+_LOST: Final = "the first try of what failed at both"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,13 +29,22 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name each test that failed first and passed then: it is to be mended all the same."""
+    """Tell what went wrong at first tries: what passed then is to be mended all the same, and what failed again may
+    have done so for what the first try left behind.
+    """
     stats = terminalreporter.stats
     lost = {report.nodeid for kind in ("failed", "error") for report in stats.get(kind, ())}
-    first = [report for report in stats.get("rerun", ()) if report.nodeid not in lost]
+    first = stats.get("rerun", ())
+    _tell(terminalreporter, _LOST, [report for report in first if report.nodeid in lost])
+    _tell(terminalreporter, _TITLE, [report for report in first if report.nodeid not in lost])
+
+
+def _tell(
+    terminalreporter: pytest.TerminalReporter, title: str, first: Sequence[pytest.TestReport]
+) -> None:
     if not first:
         return
-    terminalreporter.section(_TITLE, yellow=True, bold=True)
+    terminalreporter.section(title, yellow=True, bold=True)
     for report in first:
         terminalreporter.section(f"{report.nodeid} ({report.when})", sep="_", yellow=True)
         terminalreporter.write_line(report.longreprtext)
@@ -42,4 +52,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.section(name, sep="-")
             terminalreporter.write_line(content)
     for nodeid in dict.fromkeys(report.nodeid for report in first):
-        terminalreporter.write_line(f"{_TITLE}: {nodeid}", yellow=True)
+        terminalreporter.write_line(f"{title}: {nodeid}", yellow=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import socket
 import ssl
 from collections.abc import Iterator
@@ -111,39 +112,41 @@ def test_a_cordoned_nodes_pod_is_checkpointed_and_stays(operated: Operated) -> N
         operated.cluster.delete("deployment", "staying")
 
 
+RINGS = itertools.count()
 # what it is called is in its memory, and told again and again
 REPLICA = "me=$HOSTNAME; echo >/ready; while :; do echo $me >/me; sleep 1; done"
 
 
 def test_each_pod_of_a_statefulset_comes_back_as_itself(operated: Operated) -> None:
     cluster = operated.cluster
-    manifest = deployment(cluster, "ring", 2, 1, command=["sh", "-c", REPLICA])
+    ring = f"ring{next(RINGS)}"  # a second try finds no checkpoints of the first one's pods
+    manifest = deployment(cluster, ring, 2, 1, command=["sh", "-c", REPLICA])
     manifest["kind"] = "StatefulSet"
-    manifest["spec"] |= {"serviceName": "ring", "podManagementPolicy": "Parallel"}
+    manifest["spec"] |= {"serviceName": ring, "podManagementPolicy": "Parallel"}
     cluster.apply(manifest)
     try:
-        first = operated.wait_ready("ring", 2)
-        for name in ("ring-0", "ring-1"):
+        first = operated.wait_ready(ring, 2)
+        for name in (f"{ring}-0", f"{ring}-1"):
             operated.wait(lambda n=name: bool(operated.checkpoints(n)), f"a checkpoint of {name}")  # type: ignore[misc]
-        cluster.kubectl("scale", "statefulset/ring", "--replicas=0")
-        operated.wait(lambda: is_gone(operated, "ring"), "the end of its pods")
+        cluster.kubectl("scale", f"statefulset/{ring}", "--replicas=0")
+        operated.wait(lambda: is_gone(operated, ring), "the end of its pods")
         for pod in first:  # a checkpoint is listed a little before admission knows of it
-            operated.wait(lambda p=pod: CHECKPOINT in notes(again(operated, p)), "its offer")  # type: ignore[misc]
-        cluster.kubectl("scale", "statefulset/ring", "--replicas=3")
-        pods = {p["metadata"]["name"]: p for p in operated.wait_ready("ring", 3)}
-        assert "no checkpoint of ring-2" in notes(pods.pop("ring-2"))[NOT_RESTORED]
+            operated.wait(lambda p=pod: CHECKPOINT in notes(again(operated, ring, p)), "its offer")  # type: ignore[misc]
+        cluster.kubectl("scale", f"statefulset/{ring}", "--replicas=3")
+        pods = {p["metadata"]["name"]: p for p in operated.wait_ready(ring, 3)}
+        assert f"no checkpoint of {ring}-2" in notes(pods.pop(f"{ring}-2"))[NOT_RESTORED]
         operated.wait_restored(*pods.values())
-        for name in ("ring-0", "ring-1"):
+        for name in (f"{ring}-0", f"{ring}-1"):
             assert cluster.kubectl("exec", name, "--", "cat", "/me").strip() == name
     finally:
-        cluster.delete("statefulset", "ring")
+        cluster.delete("statefulset", ring)
 
 
-def again(operated: Operated, pod: dict[str, Any]) -> dict[str, Any]:
+def again(operated: Operated, ring: str, pod: dict[str, Any]) -> dict[str, Any]:
     """What admission would make of the pod that a StatefulSet puts in this one's place."""
     kept = {k: pod["metadata"][k] for k in ("name", "labels", "ownerReferences")}
     return operated.pretended(
-        operated.cluster.get("statefulset", "ring")["spec"]["template"] | {"metadata": kept}
+        operated.cluster.get("statefulset", ring)["spec"]["template"] | {"metadata": kept}
     )
 
 

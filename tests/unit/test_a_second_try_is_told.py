@@ -99,6 +99,7 @@ def test_on_real_parts_there_is_a_second_try_and_it_is_told(
     }
     result.stdout.fnmatch_lines([f"*{at}test_in_itself (call)*", "*not yet*"])
     result.stdout.fnmatch_lines([f"*{at}test_at_its_end (teardown)*", "*it does not end*"])
+    result.stdout.fnmatch_lines(["the first try of what failed at both: *::test_always"])
     seen = (run.path / "tests" / folder / "test_it.seen").read_text()
     assert seen.count("end-of-module") == 1  # once, after everything
 
