@@ -60,10 +60,10 @@ class Authority:
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._authority("ca") is None and self._authority("next-ca") is not None:
+            if self._authority("ca") is None and self.is_changing:
                 self._hand_over()  # too late for a gentle change: nobody trusts the old one any more
             ca = self._authority("ca") or self._make_authority("ca", wanted.life)
-            if _is_worn(ca[0], self._now()) and self._authority("next-ca") is None:
+            if _is_worn(ca[0], self._now()) and not self.is_changing:
                 self._make_authority("next-ca", wanted.life)
             chain = self._folder / "server.pem"
             is_new = anew or not self._is_good(chain, ca[0], wanted)
@@ -101,12 +101,12 @@ class Authority:
 
     @property
     def is_changing(self) -> bool:
-        """Whether a next authority waits until every cluster knows it."""
-        return (self._folder / "next-ca.pem").exists()
+        """Whether a next authority waits until every cluster knows it; one that can't sign any more does not."""
+        return self._authority("next-ca") is not None
 
     def bundle_is_known(self, wanted: Wanted) -> None:
         """Every cluster has the bundle: the next authority signs from now on."""
-        if self._authority("next-ca") is not None:
+        if self.is_changing:
             self._hand_over()
             self.ensure(wanted, anew=True)
 

@@ -121,6 +121,20 @@ def test_an_authority_that_expired_while_nobody_ran_is_replaced_at_once(tmp_path
     assert trusted(authority, tmp_path)
 
 
+def test_a_next_authority_that_expired_too_is_not_waited_for(tmp_path: Path) -> None:
+    clock = Clock()
+    authority = Authority(tmp_path, clock)
+    authority.ensure(WANTED)
+    clock.now += 201 * DAY
+    authority.ensure(WANTED)
+    assert authority.is_changing
+    clock.now += 400 * DAY
+    restarted = Authority(tmp_path, clock)
+    assert restarted.ensure(WANTED)
+    assert not restarted.is_changing
+    assert trusted(restarted, tmp_path)
+
+
 @pytest.mark.parametrize("calls", range(4))
 def test_a_change_that_is_killed_anywhere_is_made_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
