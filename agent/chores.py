@@ -11,10 +11,9 @@ from typing import Final
 
 from agent import heap
 from agent.checkpoint import retention
-from agent.checkpoint.retention import Disk
+from agent.checkpoint.retention import Disk, Policy
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
-from agent.image.bases import Bases
 from agent.jobs.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -23,16 +22,20 @@ GIVE_BACK_EVERY_S: Final = 30.0
 
 
 async def retain(
-    shelf: Shelf, data_dir: Path, busy: Callable[[], frozenset[str]], bases: Bases
+    shelf: Shelf,
+    data_dir: Path,
+    busy: Callable[[], frozenset[str]],
+    policy: Policy,
+    leaving: Callable[[Path], None],
 ) -> None:
-    """Remove checkpoints that have expired, every few minutes."""
+    """Remove checkpoints that have expired, every few minutes; ``leaving`` as in ``retention.sweep``."""
     while True:
         await asyncio.sleep(RETAIN_EVERY_S)
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, data_dir)
             disk = Disk(usage.total, usage.free)
             gone = await asyncio.to_thread(
-                retention.sweep, shelf, disk, busy(), None, bases.remember
+                retention.sweep, shelf, disk, policy, busy=busy(), leaving=leaving
             )
         except OSError as cause:
             log.warning("retention could not look at the disk: %s", cause)

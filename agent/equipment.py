@@ -15,6 +15,7 @@ from agent import chores
 from agent.adapters import NotingPusher, ShelfArchives, Trust
 from agent.checkpoint import service as checkpoint_service
 from agent.checkpoint import watchdog
+from agent.checkpoint.retention import Policy
 from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
@@ -176,7 +177,14 @@ def _services(place: _Place, parts: _Parts, runner: Runner) -> dict[str, Service
         "watchdog": partial(watchdog.watch, host, data_dir, lambda: parts.checkpoints.active),
         "sweep": partial(chores.sweep, runner, parts.checkpoints),
         "scratch": partial(parts.scratch.watch, busy),
-        "retention": partial(chores.retain, parts.shelf, host.path(data_dir), busy, parts.bases),
+        "retention": partial(
+            chores.retain,
+            parts.shelf,
+            host.path(data_dir),
+            busy,
+            retention_of(place.settings),
+            parts.bases.remember,
+        ),
         "memory": chores.give_memory_back,
     }
     if place.settings.prepare == "auto":
@@ -196,6 +204,7 @@ def _checkpoints(place: _Place, shelf: Shelf, scratch: Scratch) -> CheckpointSer
             partial(lazy_pages.is_arriving, place.host, f"{place.data_dir}/restores"),
             place.asked,
             scratch,
+            retention_of(place.settings).free_floor,
         )
     )
 
@@ -216,6 +225,17 @@ def _preparer(place: _Place) -> Preparer:
             place.known.open,
             owner=place.settings.pod_uid,
         )
+    )
+
+
+def retention_of(settings: Settings) -> Policy:
+    """How long checkpoints stay here, as the settings say."""
+    return Policy(
+        pushed_h=settings.keep_pushed_hours,
+        unpushed_h=settings.keep_unpushed_hours,
+        disk_share=settings.disk_share_percent / 100,
+        free_floor=settings.disk_free_percent / 100,
+        keep_last=settings.keep_last,
     )
 
 

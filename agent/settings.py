@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, get_type_hints
 
 GIB: Final = 1 << 30
 _ANY_SIZE: Final = 1 << 60
+_ANY_HOURS: Final = 100 * 366 * 24
 # Source: Kubernetes mounts a pod's service account here
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -283,6 +284,49 @@ class Settings:
             _count(1, 64),
         ),
     ] = 2
+    keep_pushed_hours: Annotated[
+        int,
+        Setting(
+            "SNAP_KEEP_PUSHED_HOURS",
+            "Hours that a checkpoint's parts stay here after a push, for restores on this node. Pinned ones "
+            "and bases of deltas stay longer.",
+            _count(0, _ANY_HOURS),
+        ),
+    ] = 24
+    keep_unpushed_hours: Annotated[
+        int,
+        Setting(
+            "SNAP_KEEP_UNPUSHED_HOURS",
+            "Hours that a checkpoint stays that was never pushed; then it is gone for good.",
+            _count(0, _ANY_HOURS),
+        ),
+    ] = 7 * 24
+    keep_last: Annotated[
+        int,
+        Setting(
+            "SNAP_KEEP_LAST",
+            "Of each workload, so many unpushed checkpoints never go for their age.",
+            _count(0, 1000),
+        ),
+    ] = 3
+    disk_share_percent: Annotated[
+        int,
+        Setting(
+            "SNAP_DISK_SHARE_PERCENT",
+            "Of the disk under the data folder, at most this much holds checkpoints; pushed ones go "
+            "first, then the oldest.",
+            _count(1, 100),
+        ),
+    ] = 20
+    disk_free_percent: Annotated[
+        int,
+        Setting(
+            "SNAP_DISK_FREE_PERCENT",
+            "Of the disk under the data folder, this much stays free: a dump that would leave less is "
+            "refused, because a node that runs full evicts its pods.",
+            _count(0, 99),
+        ),
+    ] = 10
     cache_max_bytes: Annotated[
         int,
         Setting(

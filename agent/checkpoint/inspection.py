@@ -22,7 +22,6 @@ from agent.runtimes.commands import Host
 from agent.runtimes.runc import OciRuntime
 
 CRIU_CONFIG_ANNOTATION: Final = "org.criu.config"
-FREE_FLOOR: Final = 0.10  # of the disk: a node that runs full evicts its pods
 _IMAGES_SLACK: Final = 32 << 20  # CRIU's other images, at most, beside the pages
 # Source: the kubelet's volume plug-ins that write an API object's content as files
 _FILLED: Final = ("configmap", "secret", "projected", "downward-api")
@@ -272,9 +271,17 @@ def _tree_bytes(folder: str, *, holes: bool) -> int:
 
 
 def check_room(
-    host: Host, data_dir: str, inspected: tuple[Inspected, ...], copies: int = 1
+    host: Host,
+    data_dir: str,
+    inspected: tuple[Inspected, ...],
+    *,
+    copies: int,
+    free_floor: float,
 ) -> None:
-    """Refuse when the disk has no room for what the dump writes, ``copies`` times, and its floor. Blocks.
+    """Refuse when the disk has no room for what the dump writes, ``copies`` times. Blocks.
+
+    Args:
+        free_floor: share of the whole disk that must stay free.
 
     Raises:
         Refused: code INSUFFICIENT_STORAGE.
@@ -282,7 +289,7 @@ def check_room(
     needed = copies * sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
     place = host.path(f"{data_dir}/checkpoints")  # may be a disk of its own
     disk = os.statvfs(place if place.is_dir() else host.path(data_dir))
-    free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * FREE_FLOOR)
+    free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * free_floor)
     if free - needed < floor:
         raise errors.Refused(
             f"The checkpoint needs up to {_mib(needed)} MiB and {_mib(floor)} MiB must stay free "

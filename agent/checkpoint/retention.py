@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import CheckpointId
 from agent.formats.record import CheckpointRecord
+
+FREE_FLOOR: Final = 0.10  # of the whole disk: a node that runs full evicts its pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Policy:
     pushed_h: float = 24.0
     unpushed_h: float = 7 * 24.0
     disk_share: float = 0.20
-    free_floor: float = 0.10
+    free_floor: float = FREE_FLOOR
     keep_last: int = 3
 
 
@@ -124,8 +127,9 @@ def _for_room(
 def sweep(
     shelf: Shelf,
     disk: Disk,
+    policy: Policy,
+    *,
     busy: frozenset[str] = frozenset(),
-    policy: Policy | None = None,
     leaving: Callable[[Path], None] = lambda _: None,
 ) -> tuple[CheckpointId, ...]:
     """Remove what has expired; returns what went. Blocks on the disk.
@@ -135,7 +139,7 @@ def sweep(
     """
     held = [Held(item, item.checkpoint_id in busy) for item in shelf.list()]
     gone = []
-    for item in expired(held, disk, datetime.now(UTC), policy or Policy()):
+    for item in expired(held, disk, datetime.now(UTC), policy):
         leaving(shelf.place(item))
         if shelf.delete(item):
             gone.append(item)

@@ -26,6 +26,7 @@ from agent.checkpoint.inspection import Inspected
 from agent.checkpoint.kubelet_engine import Kubelet
 from agent.checkpoint.parts import NodeFacts, Origin
 from agent.checkpoint.plan import Dump, DumpTarget, Folder
+from agent.checkpoint.retention import FREE_FLOOR
 from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.shelf import Shelf, check_id
 from agent.formats import layout, record, template
@@ -55,6 +56,7 @@ class Ports:
         is_arriving: whether the memory of a container (by id) is still being brought to it.
         kubelet: the node's; None where there is none.
         scratch: memory that dumps may use; None: they go to the disk.
+        free_floor: share of the whole disk that a dump leaves free.
     """
 
     host: Host
@@ -65,6 +67,7 @@ class Ports:
     is_arriving: Callable[[str], bool] = lambda _: False
     kubelet: Kubelet | None = None
     scratch: Scratch | None = None
+    free_floor: float = FREE_FLOOR
 
 
 class CheckpointService:
@@ -203,7 +206,10 @@ class CheckpointService:
     async def _check_room(self, engine: str, inspected: tuple[Inspected, ...]) -> None:
         copies = 1 if engine == "runc" else 2  # others write images first, and then their archive
         host, data_dir = self._ports.host, self._ports.data_dir
-        await asyncio.to_thread(inspection.check_room, host, data_dir, inspected, copies)
+        floor = self._ports.free_floor
+        await asyncio.to_thread(
+            inspection.check_room, host, data_dir, inspected, copies=copies, free_floor=floor
+        )
 
     async def _begin(self, folder: Folder, dump: Dump, inspected: tuple[Inspected, ...]) -> str:
         """Write down what is going to be dumped, and all that is known of it; returns what to say of it."""

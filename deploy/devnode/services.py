@@ -25,6 +25,7 @@ from deploy.devnode.rest import Rest
 from deploy.devnode.rootfs import REPOSITORY
 
 START_S: Final = 60.0  # a machine may be busy with much else
+FREE_PERCENT: Final = "1"  # the machine's disk is not the node's alone
 STOP_S: Final = 30.0  # both programs promise a clean exit within 10 s; a busy machine adds to it
 
 
@@ -181,6 +182,7 @@ class Agent(_Service):
             "SNAP_NODE_NAME": self.node.name,
             "SNAP_AGENT_TOKEN_FILE": f"{self._settings}/token",
             "SNAP_CA_FILE": f"{self._settings}/ca.crt",
+            "SNAP_DISK_FREE_PERCENT": FREE_PERCENT,
             **self.environment,
         }
         argv = self.node.argv(self.argv("python3", "-m", "agent"), service="agent")

@@ -135,7 +135,9 @@ async def service(asking: Asking) -> AsyncIterator[CheckpointService]:
         asked = kubelet.Kubelet(asking.access)
         known = await probe.take(host, runtime, asked)
         shelf = Shelf(host, DATA)
-        ports = Ports(host, DATA, runtime, lambda: known.facts, shelf, kubelet=asked)
+        ports = Ports(
+            host, DATA, runtime, lambda: known.facts, shelf, kubelet=asked, free_floor=0.01
+        )
         yield CheckpointService(ports)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.devnode.node import ENVIRONMENT, Node
 from deploy.devnode.pods import Mount, Pod, Pods, PodSpec
+from deploy.devnode.services import FREE_PERCENT
 from deploy.devnode.world import CLUSTER, Deployment
 from snap_protos.runtime.v1 import api_pb2 as cri
 from tests.integration.restoring import COUNTING, numbers, outcome, restoring, save, wait_for
@@ -42,6 +43,7 @@ class AgentPod:
             "SNAP_NODE_NAME": self.node.name,
             "SNAP_AGENT_TOKEN_FILE": "/secret/token",
             "SNAP_CA_FILE": "/secret/ca.crt",
+            "SNAP_DISK_FREE_PERCENT": FREE_PERCENT,
             **settings,
         }
         mounts = [

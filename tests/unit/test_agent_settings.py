@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import __main__, settings
+from agent import __main__, equipment, settings
+from agent.checkpoint.retention import Policy
 
 
 def test_defaults_are_for_a_node_without_kubernetes() -> None:
@@ -28,6 +29,17 @@ def test_defaults_are_for_a_node_without_kubernetes() -> None:
         ("SNAP_PREPARE", "yes", "SNAP_PREPARE must be one of report, auto"),
         ("SNAP_MAX_DUMPS", "0", "SNAP_MAX_DUMPS must be a whole number from 1 to 64"),
         ("SNAP_CHECKPOINT_SCRATCH", "/tmp", "SNAP_CHECKPOINT_SCRATCH must be disk, auto or a"),
+        (
+            "SNAP_DISK_SHARE_PERCENT",
+            "0",
+            "SNAP_DISK_SHARE_PERCENT must be a whole number from 1 to",
+        ),
+        (
+            "SNAP_DISK_FREE_PERCENT",
+            "10%",
+            "SNAP_DISK_FREE_PERCENT must be a whole number from 0 to",
+        ),
+        ("SNAP_KEEP_LAST", "-1", "SNAP_KEEP_LAST must be a whole number from 0 to 1000"),
         ("SNAP_LOG_FORMAT", "xml", "SNAP_LOG_FORMAT must be one of text, json"),
     ],
 )
@@ -57,6 +69,20 @@ def test_the_kubelet_is_reached_at_addresses_of_both_kinds(value: str, url: str)
 def test_memory_for_dumps_is_a_word_or_a_size(text: str, most: int) -> None:
     given = settings.from_environment({"SNAP_CHECKPOINT_SCRATCH": text})
     assert given.checkpoint_scratch_bytes == most
+
+
+def test_checkpoints_stay_as_long_as_is_set() -> None:
+    usual = equipment.retention_of(settings.from_environment({}))
+    assert usual == Policy()
+    given = {
+        "SNAP_KEEP_PUSHED_HOURS": "1",
+        "SNAP_KEEP_UNPUSHED_HOURS": "48",
+        "SNAP_KEEP_LAST": "0",
+        "SNAP_DISK_SHARE_PERCENT": "50",
+        "SNAP_DISK_FREE_PERCENT": "5",
+    }
+    made = equipment.retention_of(settings.from_environment(given))
+    assert made == Policy(pushed_h=1, unpushed_h=48, disk_share=0.5, free_floor=0.05, keep_last=0)
 
 
 def test_a_token_in_the_environment_is_allowed_warned_about_and_never_shown() -> None:

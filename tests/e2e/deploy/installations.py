@@ -10,11 +10,15 @@ from typing import Any, Final
 
 from deploy.devcluster.cluster import Cluster
 from deploy.devnode.rest import Rest
+from deploy.devnode.services import FREE_PERCENT
 from deploy.devnode.world import REGISTRY
 from deploy.images import building
 
 SETTLE_S: Final = 300.0  # of a machine that may be busy with much else
-RESTART: Final = ("SNAP_RUNTIME_RESTART", "pkill -x containerd")  # the node's init starts it
+SETTINGS: Final = {
+    "SNAP_RUNTIME_RESTART": "pkill -x containerd",  # the node's init starts it
+    "SNAP_DISK_FREE_PERCENT": FREE_PERCENT,
+}
 ADMIN: Final = "snap-admin"
 _PREPARED: Final = ("/etc/containerd", "/opt/snap/bin", "/opt/snap/criu", "/usr/local/sbin")
 _KINDS: Final = "all,clusterroles,clusterrolebindings,runtimeclasses,mutatingwebhookconfigurations"

@@ -15,7 +15,7 @@ from deploy.helm import rendering
 from tests.e2e import applications, moving
 from tests.e2e.applications import Application
 from tests.e2e.deploy import installations, interrupting, rights
-from tests.e2e.deploy.installations import RESTART, SETTLE_S, Installation
+from tests.e2e.deploy.installations import SETTINGS, SETTLE_S, Installation
 
 pytestmark = pytest.mark.cluster
 
@@ -31,7 +31,7 @@ class Release(Installation):
         self._sets = [
             f"networkPolicy.nodeCIDRs={{{cluster.world.instance.address(1)}/32}}",
             "agent.prepare=auto",
-            f"agent.settings.{'='.join(RESTART)}",
+            *(f"agent.settings.{name}={value}" for name, value in SETTINGS.items()),
         ]
         for half, (name, digest) in installations.images(cluster).items():
             self._sets += [f"images.{half}.repository={name}", f"images.{half}.digest={digest}"]

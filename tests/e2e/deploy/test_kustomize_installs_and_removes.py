@@ -16,7 +16,7 @@ import yaml
 from deploy.devcluster.cluster import Cluster
 from deploy.helm import rendering
 from tests.e2e.deploy import installations, interrupting
-from tests.e2e.deploy.installations import ADMIN, RESTART, Installation
+from tests.e2e.deploy.installations import ADMIN, SETTINGS, Installation
 
 pytestmark = pytest.mark.cluster
 
@@ -85,7 +85,7 @@ def manifests(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pat
     kustomization = overlay / "kustomization.yaml"
     claim = kustomization.read_text().replace("value: standard", 'value: ""')
     kustomization.write_text(claim)
-    _change(kustomization, images, _daemon_set_restarts_containerd())
+    _change(kustomization, images, _daemon_set_has_settings())
     _change(copy / "uninstall/undo/kustomization.yaml", images, _job_knows_the_cluster())
     _change(copy / "uninstall/forget/kustomization.yaml", images)
     return copy
@@ -160,10 +160,12 @@ def _addresses(cluster: Cluster) -> str:
     return str(ipaddress.ip_network(f"{cluster.world.instance.address(1)}/24", strict=False))
 
 
-def _daemon_set_restarts_containerd() -> dict[str, Any]:
-    variable = dict(zip(("name", "value"), RESTART, strict=True))
+def _daemon_set_has_settings() -> dict[str, Any]:
     place = "/spec/template/spec/containers/0/env/-"
-    patch = [{"op": "add", "path": place, "value": variable}]
+    patch = [
+        {"op": "add", "path": place, "value": {"name": name, "value": value}}
+        for name, value in SETTINGS.items()
+    ]
     return {"target": {"kind": "DaemonSet", "name": "snap-agent"}, "patch": json.dumps(patch)}
 
 

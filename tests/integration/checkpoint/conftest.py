@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -33,6 +33,7 @@ from deploy.devnode.pods import Pods
 from tests.fakes import kubelet as fakes
 
 DATA: Final = "/var/lib/snap-checks"
+FREE_FLOOR: Final = 0.01  # the machine's disk is not the node's alone
 _numbers = itertools.count(1)
 FACTS: Any = SimpleNamespace(
     architecture="amd64",
@@ -111,10 +112,9 @@ class Workbench:
     kubelet: NodeKubelet
     made: list[str] = field(default_factory=list)
 
-    def another_service(self) -> CheckpointService:
-        """What a new agent would start with: nothing but the disk."""
-        ports = self.service._ports
-        self.service = CheckpointService(ports)
+    def another_service(self, **changes: Any) -> CheckpointService:
+        """What a new agent would start with: nothing but the disk; ``changes`` are to its ports."""
+        self.service = CheckpointService(replace(self.service._ports, **changes))
         return self.service
 
     async def run(self, image: str, names: tuple[str, ...] = ("app",), **options: Any) -> Pod:
@@ -211,7 +211,15 @@ async def bench(node1: Node, pods1: Pods, tmp_path: Path) -> AsyncIterator[Workb
     ):
         shelf = Shelf(host, DATA)
         asked = kubelet.Access(served.url, node1.name, lambda: "good", (served.ca_file,))
-        ports = Ports(host, DATA, runtime, lambda: FACTS, shelf, kubelet=kubelet.Kubelet(asked))
+        ports = Ports(
+            host,
+            DATA,
+            runtime,
+            lambda: FACTS,
+            shelf,
+            kubelet=kubelet.Kubelet(asked),
+            free_floor=FREE_FLOOR,
+        )
         service = CheckpointService(ports)
         made = Workbench(node1, host, runtime, shelf, service, pods1.image_name, served)
         yield made

@@ -178,7 +178,7 @@ async def test_a_cancelled_dump_of_the_container_runtime(bench: Workbench) -> No
 
 
 async def test_a_disk_that_fills_up(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "check_room", lambda *_: None)
+    monkeypatch.setattr(inspection, "check_room", lambda *_, **__: None)
     pod = await bench.hog()
     small = f"{DATA}/checkpoints"
     bench.node.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", small])

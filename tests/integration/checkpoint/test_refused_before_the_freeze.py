@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agent import errors
-from agent.checkpoint import inspection
 from agent.formats.jobs import CheckpointSpec, ContainerTarget, JobId
 from tests.integration.checkpoint.conftest import Pod, Workbench, new_job, until
 
@@ -66,8 +65,8 @@ async def test_process_ids_of_the_node(bench: Workbench) -> None:
         await bench.checkpoint(pod)
 
 
-async def test_no_room(bench: Workbench, counter: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "FREE_FLOOR", 1.0)
+async def test_no_room(bench: Workbench, counter: Pod) -> None:
+    bench.another_service(free_floor=1.0)
     with pytest.raises(errors.Refused, match="MiB") as refusal:
         await bench.checkpoint(counter)
     assert refusal.value.code == errors.INSUFFICIENT_STORAGE

@@ -25,8 +25,6 @@ def test_parts_are_whole_when_it_is_told_that_they_leave(tmp_path: Path) -> None
     def leaving(parts: Path) -> None:
         told.append(record.read(parts).checkpoint_id)
 
-    gone = retention.sweep(
-        shelf, Disk(1 << 40, 1 << 40), policy=Policy(keep_last=1), leaving=leaving
-    )
+    gone = retention.sweep(shelf, Disk(1 << 40, 1 << 40), Policy(keep_last=1), leaving=leaving)
     assert told == list(gone) == ["old"]
     assert not (tmp_path / "data/checkpoints/old").exists()
