@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import agent
-from agent import errors
+from agent import cancellation, errors
 from agent.equipment import Equipment, Service, equip
 from agent.image.cache import Cache, CacheLimits
 from agent.jobs import lanes
@@ -134,6 +134,7 @@ async def _kept_up(service: Service) -> None:
             raise
         except Exception:
             log.exception("a service failed, it begins again in %g s", RESTART_S)
+            cancellation.heed()
         await asyncio.sleep(RESTART_S)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import grpc.aio
 
 import agent
-from agent import errors
+from agent import cancellation, errors
 from agent.formats.jobs import CheckpointId, JobFailure
 from agent.link import frames, ports
 from agent.link.identity import Identity
@@ -295,9 +295,7 @@ def _cut() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task and task.cancelling():
-            raise
+        cancellation.heed()
         raise Ended("the stream was cut") from None
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import grpc.aio
 
-from agent import errors
+from agent import cancellation, errors
 from agent.link.backoff import Backoff
 from agent.link.conversation import HANDSHAKE_S, Conversation, Ended, Member, Rooms
 
@@ -93,6 +93,7 @@ class Session:
         while True:
             began = loop.time()
             wait = await self._once()
+            cancellation.heed()
             if self._held is not None:
                 if self._held.welcomed.is_set() and loop.time() - began >= STABLE_S:
                     self._backoff.reset()
