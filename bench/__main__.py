@@ -138,6 +138,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == [FLEET]:
         return fleet.main(argv[1:])
     args = parse(argv)
+    load_average = os.getloadavg()[0]
     results: list[Result] = []
     try:
         with opened(Instance(args.instance), _say) as world:
@@ -158,7 +159,8 @@ def main(argv: Sequence[str]) -> int:
         _say(f"bench: written to {os.path.relpath(written)} and docs/benchmarks.md")
     failed = any(r.outcome and r.outcome.failures for r in results)
     if not args.rows:
-        failed |= fleet.main(["--smoke"] if args.smoke else []) == fleet.FAILED
+        os.sync()  # what the rows wrote is not on its way to the disk any more
+        failed |= fleet.main(["--smoke"] if args.smoke else [], load_average) == fleet.FAILED
     return int(failed)
 
 

@@ -44,9 +44,8 @@ def test_fast(arguments: Sequence[str]) -> int:
     memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
     room = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="snap-test-", dir=room) as folder:
-        kept = ["-o", "tmp_path_retention_policy=failed"]
         environment = {**os.environ, "PYTEST_DEBUG_TEMPROOT": folder}
-        return _pytest([*folders, "-m", "not node", *beside, *kept, *arguments], environment)
+        return _pytest([*folders, "-m", "not node", *beside, *arguments], environment)
 
 
 def test(arguments: Sequence[str]) -> int:

@@ -313,7 +313,8 @@ def _struck(met: Round, name: str, reached: Any, how: int) -> tuple[str, int]:
 def test_a_part_of_the_dump_is_killed_and_the_original_goes_on(met: Round, part: str) -> None:
     node = met.operated.cluster.node(1)
     enter = ["nsenter", "-t", str(met.pid("large")), "-n", "--", "iptables"]
-    for rule in (["-N", "CRIU"], ["-A", "CRIU", "-j", "DROP"], ["-I", "INPUT", "-j", "CRIU"]):
+    node.run([*enter, "-N", "CRIU"], check=False)  # there already, where this is a second try
+    for rule in (["-A", "CRIU", "-j", "DROP"], ["-I", "INPUT", "-j", "CRIU"]):
         node.run([*enter, *rule])  # as a CRIU leaves it that locks the network
     for _ in range(10):
         reached = striking.is_copying(node)
