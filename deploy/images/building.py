@@ -59,6 +59,7 @@ def _ready(half: str, say: Say) -> Layout:
         return done
     storage = Storage.usual()
     storage.log(half).unlink(missing_ok=True)
+    storage.keep_small()
     name = f"localhost/snap-{half}:{key}"
     foundation = base.ready(storage, say)
     say(f"building the image snap-{half} (log in {storage.log(half)})")

@@ -8,9 +8,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from deploy.devnode.instance import cache_root
 from deploy.devnode.rootfs import LEASHED, BuildFailed
+
+_MOST: Final = 300  # images, each step of a build being one: some 8 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,22 @@ class Storage:
                 f"the image {log} could not be made; {path} ends:\n" + "\n".join(last)
             ) from cause
 
+    def keep_small(self) -> None:
+        """Forget everything, where builds have left too much: buildah keeps each step of each build for good."""
+        if sum(1 for one in self.folder.glob("storage/overlay-images/*") if one.is_dir()) > _MOST:
+            self._forget_containers()
+            gone = self.folder / "storage.gone"
+            shutil.rmtree(gone, ignore_errors=True)
+            (self.folder / "storage").rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
         """A block whose working containers are gone afterwards, mounts too, and those of a build that was killed."""
         try:
             yield
         finally:
-            subprocess.run([*self._argv, "rm", "--all"], check=False, capture_output=True)
+            self._forget_containers()
 
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -72,6 +84,9 @@ class Storage:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget_containers(self) -> None:
+        subprocess.run([*self._argv, "rm", "--all"], check=False, capture_output=True)
 
     @property
     def _argv(self) -> list[str]:
