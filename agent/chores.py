@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,17 +22,21 @@ GIVE_BACK_EVERY_S: Final = 30.0
 
 async def retain(
     shelf: Shelf,
-    data_dir: Path,
+    look: Callable[[], Disk],
     busy: Callable[[], frozenset[str]],
     policy: Policy,
     leaving: Callable[[Path], None],
 ) -> None:
-    """Remove checkpoints that have expired, every few minutes; ``leaving`` as in ``retention.sweep``."""
+    """Remove checkpoints that have expired, every few minutes.
+
+    Args:
+        look: the disk that they are on, now. Blocks.
+        leaving: as in ``retention.sweep``.
+    """
     while True:
         await asyncio.sleep(RETAIN_EVERY_S)
         try:
-            usage = await asyncio.to_thread(shutil.disk_usage, data_dir)
-            disk = Disk(usage.total, usage.free)
+            disk = await asyncio.to_thread(look)
             gone = await asyncio.to_thread(
                 retention.sweep, shelf, disk, policy, busy=busy(), leaving=leaving
             )

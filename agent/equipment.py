@@ -15,7 +15,7 @@ from agent import chores
 from agent.adapters import NotingPusher, ShelfArchives, Trust
 from agent.checkpoint import service as checkpoint_service
 from agent.checkpoint import watchdog
-from agent.checkpoint.retention import Policy
+from agent.checkpoint.retention import Disk, Policy
 from agent.checkpoint.scratch import Scratch
 from agent.checkpoint.service import CheckpointService
 from agent.checkpoint.shelf import Shelf
@@ -180,7 +180,7 @@ def _services(place: _Place, parts: _Parts, runner: Runner) -> dict[str, Service
         "retention": partial(
             chores.retain,
             parts.shelf,
-            host.path(data_dir),
+            partial(Disk.under, host, data_dir),
             busy,
             retention_of(place.settings),
             parts.bases.remember,

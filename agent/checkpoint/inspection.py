@@ -12,6 +12,7 @@ from typing import Any, Final
 from agent import errors
 from agent.checkpoint import holdings, host_files, linked, watched
 from agent.checkpoint.plan import Copy
+from agent.checkpoint.retention import Disk
 from agent.checkpoint.targets import Found
 from agent.formats import layout, template
 from agent.formats.fingerprint import HostFile
@@ -287,13 +288,12 @@ def check_room(
         Refused: code INSUFFICIENT_STORAGE.
     """
     needed = copies * sum(one.memory_bytes + one.files_bytes + _IMAGES_SLACK for one in inspected)
-    place = host.path(f"{data_dir}/checkpoints")  # may be a disk of its own
-    disk = os.statvfs(place if place.is_dir() else host.path(data_dir))
-    free, floor = disk.f_bavail * disk.f_frsize, int(disk.f_blocks * disk.f_frsize * free_floor)
-    if free - needed < floor:
+    disk = Disk.under(host, data_dir)
+    floor = int(disk.total_bytes * free_floor)
+    if disk.free_bytes - needed < floor:
         raise errors.Refused(
             f"The checkpoint needs up to {_mib(needed)} MiB and {_mib(floor)} MiB must stay free "
-            f"under {data_dir}, which has {_mib(free)} MiB; delete checkpoints or enlarge the disk.",
+            f"under {data_dir}, which has {_mib(disk.free_bytes)} MiB; delete checkpoints or enlarge the disk.",
             code=errors.INSUFFICIENT_STORAGE,
         )
 

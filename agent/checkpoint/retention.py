@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 from agent.checkpoint.shelf import Shelf
 from agent.formats.jobs import CheckpointId
 from agent.formats.record import CheckpointRecord
+from agent.runtimes.commands import Host
 
 FREE_FLOOR: Final = 0.10  # of the whole disk: a node that runs full evicts its pods
 
@@ -41,6 +43,17 @@ class Disk:
 
     total_bytes: int
     free_bytes: int
+
+    @classmethod
+    def under(cls, host: Host, data_dir: str) -> Disk:
+        """The one that holds checkpoints, which may be a disk of its own below ``data_dir``. Blocks.
+
+        Raises:
+            OSError: it can't be looked at.
+        """
+        place = host.path(f"{data_dir}/checkpoints")
+        usage = shutil.disk_usage(place if place.is_dir() else host.path(data_dir))
+        return cls(usage.total, usage.free)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from agent.runtimes import cri, kubelet
 from agent.runtimes.commands import Host
 from agent.runtimes.kubelet_errors import Gate
 from deploy.devcluster.cluster import Cluster
+from deploy.devnode.services import FREE_PERCENT
 
 pytestmark = pytest.mark.cluster
 DATA = "/var/lib/snap-kubelet"
@@ -135,8 +136,9 @@ async def service(asking: Asking) -> AsyncIterator[CheckpointService]:
         asked = kubelet.Kubelet(asking.access)
         known = await probe.take(host, runtime, asked)
         shelf = Shelf(host, DATA)
+        floor = int(FREE_PERCENT) / 100
         ports = Ports(
-            host, DATA, runtime, lambda: known.facts, shelf, kubelet=asked, free_floor=0.01
+            host, DATA, runtime, lambda: known.facts, shelf, kubelet=asked, free_floor=floor
         )
         yield CheckpointService(ports)
 

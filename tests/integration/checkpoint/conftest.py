@@ -30,10 +30,10 @@ from agent.runtimes import cri, kubelet, pods, runc
 from agent.runtimes.commands import Host
 from deploy.devnode.node import Node
 from deploy.devnode.pods import Pods
+from deploy.devnode.services import FREE_PERCENT
 from tests.fakes import kubelet as fakes
 
 DATA: Final = "/var/lib/snap-checks"
-FREE_FLOOR: Final = 0.01  # the machine's disk is not the node's alone
 _numbers = itertools.count(1)
 FACTS: Any = SimpleNamespace(
     architecture="amd64",
@@ -218,7 +218,7 @@ async def bench(node1: Node, pods1: Pods, tmp_path: Path) -> AsyncIterator[Workb
             lambda: FACTS,
             shelf,
             kubelet=kubelet.Kubelet(asked),
-            free_floor=FREE_FLOOR,
+            free_floor=int(FREE_PERCENT) / 100,
         )
         service = CheckpointService(ports)
         made = Workbench(node1, host, runtime, shelf, service, pods1.image_name, served)

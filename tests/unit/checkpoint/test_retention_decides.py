@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from agent.checkpoint.retention import Disk, Held, Policy, expired
 from agent.formats.record import CheckpointRecord
+from agent.runtimes.commands import Host
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 ROOMY = Disk(total_bytes=1000, free_bytes=900)
@@ -87,6 +91,24 @@ def test_pushed_ones_make_room_first_then_the_oldest() -> None:
     assert gone(*items, policy=Policy()) == ("pushed",)
     assert gone(*items, disk=Disk(1000, 0), policy=Policy()) == ("pushed",)
     assert gone(*items, disk=Disk(500, 400), policy=Policy()) == ("pushed", "old")
+
+
+def test_checkpoints_may_have_a_disk_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def usage(place: Path) -> SimpleNamespace:
+        asked.append(place)
+        return SimpleNamespace(total=1000, free=900)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    host, data = Host(tmp_path), tmp_path / "data"
+    data.mkdir()
+    assert Disk.under(host, "/data") == ROOMY
+    (data / "checkpoints").mkdir()
+    Disk.under(host, "/data")
+    assert asked == [data, data / "checkpoints"]
 
 
 def test_an_unreadable_time_keeps_the_checkpoint() -> None:
